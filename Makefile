@@ -1,0 +1,45 @@
+# `make demo` and `make test` need only Python 3.11+ and make. Settings, on the command line:
+#   ACCELERATOR=cpu|cuda|rocm   what to install for, instead of what is detected
+#   PYTHON=/path/to/python      the interpreter that makes .venv, instead of the first that fits
+#   ARGS="..."                  more arguments for pytest (make test) or deepred run (make demo)
+
+ACCELERATOR ?= auto
+PYTHON ?=
+ARGS ?=
+
+# Ray's socket paths must stay under 107 characters, and its folder belongs to one user.
+export RAY_TMPDIR ?= /tmp/deepred-$(shell id -u)
+
+BOOTSTRAP = python=$$(sh scripts/find-python $(PYTHON)) && "$$python" scripts/bootstrap.py --accelerator $(ACCELERATOR)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev demo test lint types doctor clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@echo "  with          ACCELERATOR=cpu|cuda|rocm  PYTHON=python3.12  ARGS=\"more arguments for demo or test\""
+
+setup:
+	@$(BOOTSTRAP)
+
+setup-dev:
+	@$(BOOTSTRAP) --extra dev
+
+demo: setup ## all stages on the sample books: dataset, adapter, GGUF, evaluation
+	.venv/bin/deepred run --config jobs/configs/demo.toml $(ARGS)
+
+test: setup-dev ## all tests: unit, Ray and end to end
+	HF_HUB_OFFLINE=1 .venv/bin/python -m pytest $(ARGS)
+
+lint: setup-dev ## ruff: rules and formatting
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+types: setup-dev ## mypy: strict on deepred_ray/text
+	.venv/bin/mypy
+
+doctor: setup ## check the installation and this machine
+	.venv/bin/deepred doctor
+
+clean: ## remove .venv and caches; runs stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

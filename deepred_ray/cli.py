@@ -1,0 +1,232 @@
+"""The `deepred` command: parse, call a stage, report. No logic, and no heavy import before the arguments are read."""
+
+import argparse
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from pydantic import BaseModel, ConfigDict, create_model
+
+from deepred_ray import __version__
+from deepred_ray.config import Config, Section, load, read_toml
+from deepred_ray.errors import DeepredError
+
+STAGE_HELP = {
+    "acquire": "Fetch books from a Gutenberg mirror, or take local files (--input), strip, date and sort them out.",
+    "corpus": "Cut books into chunks, score them by the theme's lexicon, keep the passages.",
+    "synthesize": "Turn passages into ChatML examples with vLLM engine actors.",
+    "train": "Fine-tune the model on the examples (or --dataset FILE.jsonl) with LoRA under Ray Train.",
+    "export": "Merge the adapter, write GGUF, load it in llama.cpp and let it answer.",
+    "evaluate": "Ask base and tuned model the evaluation prompts and write a report.",
+    "run": "All stages, from books to a talking model. What is whole is skipped, what was interrupted goes on.",
+}
+TOOL_HELP = {
+    "chat": "Talk with the tuned model of a run (its GGUF, in llama.cpp).",
+    "inspect": "Counts, schema and samples of any table of a run; export as JSONL or ShareGPT.",
+    "status": "What of a run is done, running and left, and whether it is safe to submit again.",
+    "doctor": "Check this machine: versions, vLLM, torch, Ray, accelerators, memory, disk, model.",
+}
+EPILOG = """\
+examples:
+  deepred run --config jobs/configs/demo.toml
+  deepred run --config jobs/configs/priority.toml --mirror http://127.0.0.1:8600 --delay 0 --synthesize.passages 200
+  deepred acquire --ids 624 61963 33870 --run utopias
+  deepred corpus --run utopias --corpus.min-matches 5
+  deepred synthesize --run utopias --examples 400
+  deepred train --dataset my_chats.jsonl --model Qwen/Qwen2.5-1.5B-Instruct --run mine --train.workers 4
+  deepred inspect utopias examples --rows 5
+  deepred chat --run utopias
+
+A run is a folder <data root>/<run>; repeating a command goes on where it stopped. `deepred COMMAND --help` lists settings."""
+# Sections that a stage's command shows besides its own.
+SHOWN = {"corpus": ("acquire", "corpus"), "run": ("acquire", "corpus", "synthesize", "train", "export", "evaluate")}
+# An input flag means the stage's own input where two sections have one.
+OWN_INPUT = {"synthesize": "--synthesize.input"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 all that was asked for is there, 1 it is not, 2 wrong usage, 130 interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(overview())
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(f"deepred {__version__}")
+        return 0
+    command, rest = words[0], words[1:]
+    debug = "--debug" in rest
+    try:
+        if command in STAGE_HELP:
+            return stage_command(command, rest)
+        if command in TOOL_HELP:
+            return tool_command(command, rest)
+        print(f"deepred: no command {command!r}\n\n{overview()}", file=sys.stderr)
+        return 2
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    except BaseException as error:
+        return report(error, debug)
+
+
+def overview() -> str:
+    listing = "\n".join(f"  {name:<11} {text}" for name, text in (STAGE_HELP | TOOL_HELP).items())
+    return f"deepred: old books become a model with a voice and a period of its own\n\nusage: deepred COMMAND [options]\n\n{listing}\n\n{EPILOG}"
+
+
+def report(error: BaseException, debug: bool) -> int:
+    """Say what went wrong in one message; the traceback only when asked for."""
+    if isinstance(error, KeyboardInterrupt):
+        print("\nstopped: what is finished is kept, the same command goes on from there", file=sys.stderr)
+        return 130
+    known = find_known(error)
+    if debug:
+        traceback.print_exception(error)
+    if known is not None:
+        print(f"deepred: {known}", file=sys.stderr)
+    else:
+        last = str(error).strip().splitlines() or [""]
+        print(f"deepred: unexpected {type(error).__name__}: {last[-1]}\n  --debug shows the traceback.", file=sys.stderr)
+    return 1
+
+
+def find_known(error: BaseException) -> DeepredError | None:
+    """The error of ours in a chain of causes: Ray wraps what a worker raised."""
+    seen: set[int] = set()
+    todo: list[BaseException | None] = [error]
+    while todo:
+        current = todo.pop()
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        if isinstance(current, DeepredError):
+            # Ray's copy is of both types; its text is a worker's traceback, its fields are ours.
+            return DeepredError(current.message, current.cure) if hasattr(current, "message") else None
+        todo += [getattr(current, "cause", None), current.__cause__, current.__context__]
+        todo += list(getattr(current, "worker_failures", {}).values())
+    return None
+
+
+def parse_config(command: str, words: list[str]) -> tuple[Config, bool]:
+    """The configuration of a stage's command, and whether to start fresh.
+
+    Raises:
+        ConfigError: the file or a value in it is wrong. SystemExit: --help was asked for, or a flag is wrong.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--config")
+    file = first.parse_known_args(words)[0].config
+    base = load(read_toml(file), file) if file else Config()
+    sections = SHOWN.get(command, (command,))
+    words = [OWN_INPUT.get(command, word) if word == "--input" else word for word in words]
+
+    class Command(BaseModel):
+        model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+        config: str | None = None
+        """TOML file with settings; flags override it. jobs/configs/ has some that ship."""
+        fresh: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+        """Delete what this stage and those after it have made in this run, and make it again."""
+        debug: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+        """Show tracebacks."""
+
+    names = [
+        name
+        for name, field in Config.model_fields.items()
+        if name in (*sections, "ray") or not (isinstance(field.annotation, type) and issubclass(field.annotation, Section))
+    ]
+    fields: dict[str, Any] = {}
+    for name in names:
+        info = Config.model_fields[name]
+        annotation: Any = info.annotation
+        for extra in info.metadata:
+            annotation = Annotated[annotation, extra]
+        fields[name] = (annotation, info)
+    shape = create_model("Settings", __base__=Command, **fields)
+    default = shape(config=file, **{name: getattr(base, name) for name in names})
+    parsed = tyro.cli(shape, default=default, args=words, prog=f"deepred {command}", description=STAGE_HELP[command])
+    values = base.model_dump() | {name: dump(getattr(parsed, name)) for name in names}
+    return load(values, "command line"), bool(parsed.fresh)
+
+
+def dump(value: Any) -> Any:
+    return value.model_dump() if isinstance(value, BaseModel) else value
+
+
+def stage_command(command: str, words: list[str]) -> int:
+    config, fresh = parse_config(command, words)
+    from deepred_ray.console import chatter_to, say
+    from deepred_ray.runs import STAGES, Run
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    run = Run(config.root, config.run)
+    stages: tuple[str, ...] = STAGES if command == "run" else (command,)
+    if command == "corpus" and config.acquire.input:
+        stages = ("acquire", "corpus")
+    from deepred_ray import pipeline
+
+    pipeline.require_room(run)
+    log = run.scratch / "logs" / f"{datetime.now():%Y%m%d-%H%M%S}-{command}.log"
+    say(f"run {run.name} in {run.folder.path}; details in {log}")
+    from deepred_ray import cluster, summary
+
+    try:
+        with chatter_to(log):
+            cluster.connect(config.ray)
+            try:
+                manifests = pipeline.run_stages(config, stages, fresh=fresh)
+            finally:
+                cluster.disconnect()
+            if command == "run":
+                summary.show(run, manifests)
+    except Exception:
+        with log.open("a") as file:
+            traceback.print_exc(file=file)
+        print(f"deepred: failed; {log} has the details", file=sys.stderr)
+        raise
+    return 0
+
+
+def tool_command(command: str, words: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog=f"deepred {command}", description=TOOL_HELP[command])
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument("--data-root", default="", help="folder or URI of all runs (default: $GUTENBERG_DATA, else ./runs)")
+    if command in ("inspect", "status"):
+        parser.add_argument("run", help="name of the run")
+    if command == "inspect":
+        parser.add_argument("table", nargs="?", help="books, chunks, slots, candidates, examples, tokens, responses, rejects/STAGE")
+        parser.add_argument("--rows", type=int, default=3, help="rows to show (default: 3)")
+        parser.add_argument("--export", metavar="FILE", help="write the whole table there instead")
+        parser.add_argument("--format", choices=("jsonl", "sharegpt"), default="jsonl", help="form of --export (default: jsonl)")
+    if command == "chat":
+        parser.add_argument("--run", default="deepred", help="name of the run (default: deepred)")
+        parser.add_argument("--gguf", help="talk with this GGUF file instead")
+        parser.add_argument("--persona", default="primary", help="persona whose system prompt is used (default: primary)")
+        parser.add_argument("--theme", default="deepred", help="theme of the personas (default: deepred)")
+        parser.add_argument("--temperature", type=float, default=0.7, help="0 is deterministic (default: 0.7)")
+        parser.add_argument("--ask", metavar="QUESTION", help="answer one question and leave")
+    if command == "doctor":
+        parser.add_argument("--model", help="model to look for: a Hugging Face id or folder (default: the embedded one)")
+        parser.add_argument("--deep", action="store_true", help="also start Ray and run a task")
+    options = parser.parse_args(words)
+    root = Config(data_root=options.data_root).root
+    if command == "doctor":
+        from deepred_ray import doctor
+
+        return doctor.show(doctor.run_checks(options.model, root, deep=options.deep))
+    if command == "chat":
+        from deepred_ray import chat
+
+        return chat.talk(root, options)
+    from deepred_ray import inspection
+    from deepred_ray.runs import Run
+
+    run = Run(root, options.run)
+    if command == "status":
+        return inspection.status(run)
+    target = Path(options.export) if options.export else None
+    return inspection.show(run, options.table, options.rows, target, options.format)

@@ -1,0 +1,247 @@
+"""The one configuration of a run: typed, frozen, one section a stage, read from TOML and overridden on the command line.
+
+Settings are of three kinds, marked on each field:
+  identity    what a row is; changing one on an existing run is refused
+  growth      how many; raising one extends an existing run, and nothing is made again
+  operational how it is done; never asked about
+"""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from deepred_ray.errors import ConfigError
+
+Kind = Literal["identity", "growth", "operational"]
+
+
+def identity(default: Any, **bounds: Any) -> Any:
+    return Field(default, json_schema_extra={"kind": "identity"}, **bounds)
+
+
+def growth(default: Any, **bounds: Any) -> Any:
+    return Field(default, json_schema_extra={"kind": "growth"}, **bounds)
+
+
+def operational(default: Any, **bounds: Any) -> Any:
+    return Field(default, json_schema_extra={"kind": "operational"}, **bounds)
+
+
+def short(*flags: str) -> Any:
+    """A flag without its section's prefix, for settings that are used every day."""
+    return tyro.conf.arg(aliases=flags)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    def of_kind(self, kind: Kind) -> dict[str, Any]:
+        """The JSON values of this section's fields of one kind."""
+        values = self.model_dump(mode="json")
+        return {
+            name: values[name]
+            for name, field in type(self).model_fields.items()
+            if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("kind") == kind
+        }
+
+
+class AcquireConfig(Section):
+    """Fetch books from a Gutenberg mirror, or read them from local files."""
+
+    mirror: Annotated[str, short("--mirror")] = operational("sample")
+    """Base URL of a mirror, such as https://gutenberg.pglaf.org. `sample` serves the books that ship with the package from
+    a loopback server of our own."""
+    selection: Literal["ids", "priority", "catalogue"] = identity("priority")
+    """Which books: the `ids` named below, the theme's `priority` works, or those and as many more of the mirror's catalogue,
+    by the theme's subjects, as make `max_books`."""
+    ids: Annotated[tuple[int, ...], short("--ids")] = growth(())
+    """Gutenberg ids; naming any of them means selection `ids`."""
+    max_books: int = growth(500, ge=1)
+    """Size of the extended corpus for selection `catalogue`."""
+    input: Annotated[tuple[str, ...], short("--input")] = identity(())
+    """Read books from these .txt, .jsonl or .parquet files or folders instead of a mirror."""
+    delay: Annotated[float, short("--delay")] = operational(2.0, ge=0)
+    """Seconds between two requests to the same host. Project Gutenberg asks for 2; use less only on a mirror of your own."""
+    contact: str = operational("")
+    """An e-mail address or URL that the User-Agent header tells the mirror's operator."""
+    retries: int = operational(6, ge=0)
+    """Tries again after a busy or broken answer, each after a longer wait."""
+    timeout: float = operational(30.0, gt=0)
+    """Seconds to wait for an answer."""
+    language: str = identity("en")
+    """ISO 639-1 code of the books to keep, judged by their body."""
+
+
+class CorpusConfig(Section):
+    """Cut the books into chunks, score them by the theme's lexicon and keep the passages."""
+
+    method: Literal["paragraph", "overlap"] = identity("paragraph")
+    """Gather whole paragraphs, or slide overlapping windows of words."""
+    size: int = identity(1024, ge=64)
+    """Largest chunk, in characters."""
+    overlap: int = identity(128, ge=0)
+    """Characters that two neighbouring windows share (method `overlap`)."""
+    minimum: int = identity(256, ge=1)
+    """Smallest chunk that can be a passage, in characters."""
+    min_matches: int = identity(3, ge=1)
+    """Distinct keyword hits, summed over themes, that a passage needs."""
+    min_themes: int = identity(2, ge=1)
+    """Themes that must have a hit in a passage."""
+
+
+class SynthesizeConfig(Section):
+    """Turn passages into ChatML examples with vLLM engine actors."""
+
+    model: Annotated[str | None, short("--synthesis-model")] = identity(None)
+    """Model that writes the examples, if it is another than the one that is tuned: a Hugging Face id or folder."""
+    contract: Literal["auto", "plain", "json"] = identity("auto")
+    """How a reply is asked for: one `json` object with question and answer, by a schema that the engine enforces, or `plain`
+    text that answers a question drawn outside the model. `auto`: plain for models under a billion parameters."""
+    examples: Annotated[int, short("--examples")] = growth(10_000, ge=1)
+    """Examples to make, over all components."""
+    passages: Annotated[int | None, short("--passages")] = growth(None)
+    """Use at most this many passages, the best scored of every book in turn. Default: all."""
+    attempts: int = operational(4, ge=1)
+    """Tries for a slot, each with other axes, before it is left unfilled."""
+    temperature: float = identity(0.8, gt=0, le=2)
+    top_p: float = identity(0.95, gt=0, le=1)
+    passage_chars: int = identity(1500, ge=64)
+    """A passage longer than this is cut before it is shown to the model, in characters."""
+    answer_chars: tuple[int, int] = identity((50, 500))
+    """Shortest and longest answer, in characters."""
+    validation_share: float = identity(0.1, gt=0, lt=1)
+    """Share of the works whose examples are held out for validation."""
+    engines: int = operational(1, ge=1)
+    """Engine actors; one for each accelerator, or one on a CPU."""
+    tensor_parallel: int = operational(1, ge=1)
+    """Accelerators that one engine spans."""
+    max_model_len: int = operational(4096, ge=512)
+    """Longest prompt and reply, in tokens."""
+    in_flight: int = operational(32, ge=1)
+    """Slots that one engine works on at the same time."""
+    kv_cache_gib: float = operational(1.0, gt=0)
+    """Memory for the engine's KV cache on a CPU, in GiB. On GPUs vLLM takes what is free."""
+
+
+class TrainConfig(Section):
+    """Fine-tune the model with LoRA under Ray Train."""
+
+    dataset: Annotated[str | None, short("--dataset")] = identity(None)
+    """A ChatML .jsonl file to train on, without an earlier run."""
+    workers: Annotated[int, short("--workers")] = operational(1, ge=1)
+    """Training workers: one for each accelerator, or processes on CPUs."""
+    rank: int = identity(32, ge=1)
+    alpha: int = identity(64, ge=1)
+    dropout: float = identity(0.05, ge=0, lt=1)
+    learning_rate: float = identity(5e-5, gt=0)
+    warmup: float = identity(0.1, ge=0, lt=1)
+    """Share of all steps over which the learning rate rises; it falls along a cosine afterwards."""
+    weight_decay: float = identity(0.01, ge=0)
+    epochs: Annotated[int, short("--epochs")] = growth(3, ge=1)
+    batch: int = identity(4, ge=1)
+    """Sequences in one micro-batch of one worker."""
+    global_batch: int = identity(16, ge=1)
+    """Sequences in one optimizer step over all workers; gradients are accumulated up to it."""
+    max_tokens: int = identity(1024, ge=64)
+    """Longest training sequence; an example that is longer is a reject."""
+    precision: Literal["auto", "bf16", "f32"] = operational("auto")
+    """`auto`: bf16 where the hardware has it."""
+    gradient_checkpointing: bool = operational(True)
+    """Trade a third more computing for memory."""
+    checkpoint_steps: int = operational(20, ge=1)
+    """Optimizer steps between two checkpoints and validations."""
+    seed: int = identity(0)
+
+
+class ExportConfig(Section):
+    """Merge the adapter into its base and write GGUF files that llama.cpp and LM Studio load."""
+
+    adapter: Annotated[str | None, short("--adapter")] = identity(None)
+    """A PEFT adapter folder to export, without an earlier run; `--model` names its base."""
+    quantizations: tuple[Literal["f32", "f16", "bf16", "q8_0"], ...] = growth(("q8_0",))
+    lm_studio: str | None = operational(None)
+    """LM Studio's models folder, such as ~/.lmstudio/models: the GGUF files are put there too."""
+    tolerance: float = operational(0.5, gt=0)
+    """Largest difference between logits of adapter and merged model that is accepted."""
+
+
+class EvaluateConfig(Section):
+    """Ask base and tuned model the theme's evaluation prompts, and judge the answers."""
+
+    prompts: int | None = growth(None)
+    """Ask a stratified choice of this many prompts. Default: all of them."""
+    max_tokens: int = identity(120, ge=8)
+    """Longest answer, in tokens."""
+    texts: int = growth(40, ge=0)
+    """Held-out examples over which perplexity is measured."""
+
+
+class RayConfig(Section):
+    """Where the work runs."""
+
+    address: str | None = operational(None)
+    """Address of a running cluster (`auto`, or host:port). Default: $RAY_ADDRESS, else Ray is started on this machine."""
+    cpus: int | None = operational(None)
+    """CPUs that a local Ray may use. Default: all."""
+
+
+class Config(Section):
+    """Every setting of a run."""
+
+    run: str = operational("deepred", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the run: its folder under the data root."""
+    data_root: str = operational("")
+    """Folder or URI (s3://, gs://) of all runs. Default: $GUTENBERG_DATA, else ./runs."""
+    theme: str = identity("deepred")
+    """Name of a theme that ships with the package, or a folder with the same files."""
+    model: str = identity("smollm2")
+    """The model that is tuned: a Hugging Face id, a folder, or `smollm2`, the 135M model that comes with the set-up."""
+    acquire: AcquireConfig = AcquireConfig()
+    corpus: CorpusConfig = CorpusConfig()
+    synthesize: SynthesizeConfig = SynthesizeConfig()
+    train: TrainConfig = TrainConfig()
+    export: ExportConfig = ExportConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    ray: RayConfig = RayConfig()
+
+    @property
+    def root(self) -> str:
+        return self.data_root or os.environ.get("GUTENBERG_DATA") or "./runs"
+
+
+def read_toml(path: str) -> dict[str, Any]:
+    """The settings of one TOML file.
+
+    Raises:
+        ConfigError: no such file, or it is not TOML.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"config file {path}: {error.strerror or error}", "Give --config an existing .toml file.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config file {path} is not TOML: {error}") from error
+
+
+def load(values: dict[str, Any], origin: str) -> Config:
+    """The configuration that `values` describe; `origin` is the file or command that they came from.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type or a value out of bounds; the message names every one.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        problems = [describe(problem) for problem in error.errors()]
+        raise ConfigError(f"{origin}: " + "; ".join(problems), "`deepred run --help` lists every setting.") from error
+
+
+def describe(problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown setting `{where}`"
+    return f"`{where}` = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"

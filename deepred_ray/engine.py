@@ -1,0 +1,130 @@
+"""A vLLM engine that many coroutines share: one for each actor of synthesis and evaluation.
+
+Our own and not `ray.data.llm`: it tells the finish reason, gives a slot its retries without a second pass over the data,
+fails one request instead of the job, and is not bound to the vLLM release that Ray was tested with.
+"""
+
+import asyncio
+import os
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from deepred_ray.errors import ModelError
+
+Messages = list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What an engine answered. `finish_reason` is stop, length, or error; token counts are of prompt and reply."""
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """`model` is a Hugging Face id or folder; `lora_rank` is the largest rank of an adapter that will be asked for, or 0."""
+
+    model: str
+    max_model_len: int
+    kv_cache_gib: float
+    tensor_parallel: int = 1
+    lora_rank: int = 0
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to draw a reply; temperature 0 is greedy. `schema` is a JSON schema that the engine enforces, or None."""
+
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    schema: str | None = None
+
+
+class Engine:
+    """Raises ModelError if vLLM cannot start; the message has its cause."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        os.environ |= {
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # Ray decides where an actor runs; binding stacks engines on one core
+            "VLLM_NO_USAGE_STATS": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+        # Ray sets OMP_NUM_THREADS to the CPUs that the actor asked for, but an engine computes while the rest waits.
+        os.environ["OMP_NUM_THREADS"] = str(os.cpu_count() or 1)
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.platforms import current_platform
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        options: dict[str, Any] = {}
+        if current_platform.is_cpu():
+            options["kv_cache_memory_bytes"] = int(settings.kv_cache_gib * 2**30)
+            options["enforce_eager"] = True  # compiling costs a minute and gains nothing for small models
+        if settings.lora_rank:
+            options |= {"enable_lora": True, "max_lora_rank": settings.lora_rank}
+        self.settings = settings
+        self._adapter: Any = None
+        try:
+            self._llm = AsyncLLM.from_engine_args(
+                AsyncEngineArgs(
+                    model=settings.model,
+                    max_model_len=settings.max_model_len,
+                    tensor_parallel_size=settings.tensor_parallel,
+                    disable_log_stats=True,
+                    **options,
+                )
+            )
+        except (RuntimeError, ValueError, OSError) as error:
+            raise ModelError(f"vLLM cannot serve {settings.model}: {error}", "The log of the run has vLLM's own words.") from error
+        self._tokenizer: Any = self._llm.get_tokenizer()
+
+    def use_adapter(self, path: str) -> None:
+        """Serve later requests that ask for it with the LoRA adapter in folder `path`."""
+        from vllm.lora.request import LoRARequest
+
+        self._adapter = LoRARequest("adapter", 1, path)
+
+    async def chat(self, messages: Messages, sampling: Sampling, *, adapter: bool = False, system: bool = True) -> Reply:
+        """The reply to `messages`. A request that fails is a Reply with finish reason `error` and the cause as its text;
+        only the death of the engine itself is raised."""
+        from vllm import SamplingParams, TokensPrompt
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+        ids = self.tokenize(messages)
+        params = SamplingParams(
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            structured_outputs=StructuredOutputsParams(json=sampling.schema, disable_any_whitespace=True)
+            if sampling.schema
+            else None,
+        )
+        try:
+            return await self._generate(TokensPrompt(prompt_token_ids=ids), params, adapter)
+        except ValueError as error:
+            return Reply(str(error), "error", len(ids), 0)
+
+    def tokenize(self, messages: Messages) -> list[int]:
+        """Token ids of the rendered chat, ready for an answer; rendered and tokenised in one go, so BOS comes once."""
+        ids = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True)
+        return list(ids["input_ids"])
+
+    async def _generate(self, prompt: Any, params: Any, adapter: bool) -> Reply:
+        final: Any = None
+        async for output in self._llm.generate(
+            prompt, params, request_id=uuid.uuid4().hex, lora_request=self._adapter if adapter else None
+        ):
+            final = output
+        choice = final.outputs[0]
+        return Reply(choice.text, choice.finish_reason or "error", len(final.prompt_token_ids), len(choice.token_ids))
+
+    def shutdown(self) -> None:
+        self._llm.shutdown()

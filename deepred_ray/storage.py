@@ -1,0 +1,158 @@
+"""Files of a run, on a local or shared path or on any URI that pyarrow opens. Every write is whole or absent."""
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from deepred_ray.errors import DeepredError, InputError
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder on a filesystem. Picklable; cheap to make; exists once something is written into it."""
+
+    filesystem: fs.FileSystem
+    path: str
+
+    @classmethod
+    def open(cls, root: str) -> "Folder":
+        """Raises InputError for a URI that pyarrow does not know."""
+        if "://" not in root:
+            return cls(fs.LocalFileSystem(), str(Path(root).expanduser().resolve()))
+        try:
+            filesystem, path = fs.FileSystem.from_uri(root)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise InputError(f"data root {root}: {error}", "Use a folder, or a URI such as s3://bucket/folder.") from error
+        return cls(filesystem, path)
+
+    def __truediv__(self, name: str) -> "Folder":
+        return Folder(self.filesystem, f"{self.path}/{name}")
+
+    @property
+    def local(self) -> bool:
+        return isinstance(self.filesystem, fs.LocalFileSystem)
+
+    @property
+    def name(self) -> str:
+        return self.path.rsplit("/", 1)[-1]
+
+    def exists(self) -> bool:
+        return bool(self.filesystem.get_file_info(self.path).type != fs.FileType.NotFound)
+
+    def files(self, suffix: str = "") -> list["Folder"]:
+        """Files directly inside, by name, without those that are still being written."""
+        selector = fs.FileSelector(self.path, allow_not_found=True)
+        return [
+            Folder(self.filesystem, info.path)
+            for info in sorted(self.filesystem.get_file_info(selector), key=lambda info: str(info.path))
+            if info.type == fs.FileType.File and info.base_name.endswith(suffix) and not info.base_name.startswith(".")
+        ]
+
+    def folders(self) -> list["Folder"]:
+        selector = fs.FileSelector(self.path, allow_not_found=True)
+        return [
+            Folder(self.filesystem, info.path)
+            for info in sorted(self.filesystem.get_file_info(selector), key=lambda info: str(info.path))
+            if info.type == fs.FileType.Directory
+        ]
+
+    def delete(self) -> None:
+        kind = self.filesystem.get_file_info(self.path).type
+        if kind == fs.FileType.Directory:
+            self.filesystem.delete_dir(self.path)
+        elif kind == fs.FileType.File:
+            self.filesystem.delete_file(self.path)
+
+    def read_bytes(self) -> bytes:
+        with self.filesystem.open_input_stream(self.path) as stream:
+            return bytes(stream.read())
+
+    def write_bytes(self, data: bytes) -> None:
+        """Replace this file at once: a reader sees the old bytes or the new ones, never a part.
+
+        Raises:
+            DeepredError: the folder cannot be written, or the disk is full.
+        """
+        parent, name = self.path.rsplit("/", 1)
+        # Object stores show a file only when its upload is complete; a local file needs the rename.
+        target = f"{parent}/.{name}.{uuid.uuid4().hex[:8]}" if self.local else self.path
+        try:
+            self.filesystem.create_dir(parent, recursive=True)
+            with self.filesystem.open_output_stream(target) as stream:
+                stream.write(data)
+            if self.local:
+                os.replace(target, self.path)
+        except OSError as error:
+            raise DeepredError(f"cannot write {self.path}: {error}", "Choose a --data-root with room that you may write to.") from error
+
+    def read_json(self) -> Any:
+        try:
+            return json.loads(self.read_bytes())
+        except ValueError as error:
+            raise InputError(f"{self.path} is not JSON: {error}") from error
+
+    def write_json(self, value: Any) -> None:
+        self.write_bytes(json.dumps(value, indent=2, ensure_ascii=False, default=str).encode() + b"\n")
+
+    def write_table(self, table: pa.Table, name: str) -> None:
+        """Write one Parquet file of this table's folder; the same name replaces the same rows."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        (self / f"{name}.parquet").write_bytes(sink.getvalue().to_pybytes())
+
+    def read_table(self, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows of this table's folder, an empty table where there is none.
+
+        Raises:
+            InputError: a file has other columns, or is no Parquet; the message names it.
+        """
+        wanted = pa.schema([schema.field(name) for name in columns]) if columns else schema
+        return pa.concat_tables([self._read_shard(file, wanted) for file in self.files(".parquet")] or [wanted.empty_table()])
+
+    @staticmethod
+    def _read_shard(file: "Folder", wanted: pa.Schema) -> pa.Table:
+        try:
+            return pq.read_table(file.path, filesystem=file.filesystem, columns=wanted.names).cast(wanted)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowKeyError, ValueError) as error:
+            raise InputError(f"{file.path} is not a table with columns {', '.join(wanted.names)}: {error}") from error
+
+
+def shard_name(ids: Iterable[str]) -> str:
+    """A file name that is a function of the rows inside, so that a repeated task replaces its own file."""
+    return hashlib.sha256("\0".join(ids).encode()).hexdigest()[:16]
+
+
+def rows_table(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Rows as a table of exactly this schema.
+
+    Raises:
+        InputError: a row lacks a column or has one too many.
+    """
+    names = set(schema.names)
+    for row in rows:
+        if set(row) != names:
+            raise InputError(f"a row has other columns than its table: {sorted(names ^ set(row))}")
+    return pa.Table.from_pylist(list(rows), schema=schema)
+
+
+def count_values(column: pa.ChunkedArray) -> dict[str, int]:
+    """How often each value occurs, nulls left out."""
+    return {str(item["values"]): int(item["counts"]) for item in pc.value_counts(column.drop_null()).to_pylist()}
+
+
+def file_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

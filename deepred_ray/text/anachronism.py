@@ -1,0 +1,232 @@
+"""The temporal gate: does a text use words, names, senses or dates that its cutoff year cannot know?
+
+The lexicon is data (`anachronisms.tsv`); this module reads it and looks it up word by word. A word that is older
+than its modern sense ("cloud", "mouse") hits only near a word of the modern sense.
+"""
+
+import itertools
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, Literal, cast, get_args
+
+from deepred_ray.text.reject import Reject
+
+Kind = Literal["coinage", "name", "sense"]
+
+COLUMNS: Final = ("term", "year", "kind", "case", "source", "context", "note")
+SENSE_REACH: Final = 8
+"""Words on each side of a `sense` term in which one of its context words must stand."""
+LAST_YEAR: Final = 2030
+"""Explicit years above this are taken for prophecy: period fiction is full of them."""
+
+_COMMON = frozenset(
+    ("about", "an", "as", "from", "his", "her", "man", "new", "our", "that", "the", "this", "with", "your")
+)
+_WORD = re.compile(r"[^\W_]+")
+_JOIN = re.compile(r"[\s\-\u2010-\u2013/&'\u2019]*|(?<=\b\w)\.\s?|\.")
+_YEAR = re.compile(r"(?<![\d.,])(?:19|20)\d\d(?!\d|,\d)")
+# A date ("in 1984", "July 20, 1984", "the 1980s") is known by what stands before it and no counted noun after.
+_DATED = re.compile(
+    r"(?:\b(?:Jan(?:uary|\.)|Feb(?:ruary|\.)|Mar(?:ch|\.)|Apr(?:il|\.)|May|June|July|Aug(?:ust|\.)|Sept?(?:ember|\.)"
+    r"|Oct(?:ober|\.)|Nov(?:ember|\.)|Dec(?:ember|\.))\s+(?:\d{1,2}(?:st|nd|rd|th)?,?\s+)?(?:of\s+)?"
+    r"|\b(?i:year|summer|autumn|fall|winter|spring|since|circa|copyright|until|during|after|before|from|between"
+    r"|(?<!one )in)\s+(?:of\s+)?(?:early\s+|late\s+|mid-?)?|©\s*)$"
+)
+_DECADE = re.compile(r"\b(?:the|late|early|mid)[\s-]+$", re.IGNORECASE)
+_DECADE_END = re.compile(r"['\u2019]?s\b")
+_COUNTED = re.compile(
+    r"\s+(?:(?!(?:was|is|his|this|its|has|as|us)\b)[a-z]+s|feet|men|women|people|million|per|square|B\.?C)\b"
+)
+# A date that the speaker looks forward to betrays no knowledge of it.
+_FUTURE = re.compile(
+    r"\b(?:will|shall|someday|tomorrow)\b|\bby (?:the )?(?:year|beginning|middle|end|close)?\s*$", re.IGNORECASE
+)
+_THE_YEAR = re.compile(r"\byear\s+(?:of\s+)?$", re.IGNORECASE)
+_CLAUSE = re.compile(r"[!?;]|\.(?!\d)")
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One row of the lexicon: a word or phrase, the first year of its use, and how to recognise it.
+
+    `context` holds lower-case words and is empty unless `kind` is "sense"; `case` says that letter case matters.
+    """
+
+    term: str
+    year: int
+    kind: Kind
+    case: bool
+    source: str
+    context: frozenset[str]
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One anachronism: `text[start:end]` as `term`, its first year, and why: a `Kind` or "year"."""
+
+    term: str
+    year: int
+    start: int
+    end: int
+    reason: str
+
+
+def parse_terms(tsv: str) -> tuple[Term, ...]:
+    """The rows of a lexicon whose first line is the header `COLUMNS`, in order.
+
+    Raises:
+        ValueError: a wrong header or number of cells, a year that is no number, an unknown kind or case, a missing
+            source, a context that is missing for a sense or given for another kind or not of single words, a row that
+            repeats an earlier one.
+            The message names the line.
+    """
+    lines = tsv.splitlines()
+    if not lines or tuple(lines[0].split("\t")) != COLUMNS:
+        raise ValueError(f"line 1: the header must be {' '.join(COLUMNS)}, separated by tabs")
+    terms: list[Term] = []
+    seen: set[tuple[str, bool]] = set()
+    for number, line in enumerate(lines[1:], start=2):
+        term = _parse_row(line, number)
+        key = (term.term if term.case else term.term.lower(), term.case)
+        if key in seen:
+            raise ValueError(f"line {number}: {term.term!r} is in the lexicon twice")
+        seen.add(key)
+        terms.append(term)
+    return tuple(terms)
+
+
+def _parse_row(line: str, number: int) -> Term:
+    cells = line.split("\t")
+    if len(cells) != len(COLUMNS):
+        raise ValueError(f"line {number}: {len(cells)} cells, wanted {len(COLUMNS)}")
+    term, year, kind, case, source, context, note = (cell.strip() for cell in cells)
+    if not _WORD.search(term):
+        raise ValueError(f"line {number}: no word in the term {term!r}")
+    if not re.fullmatch(r"\d{4}", year):
+        raise ValueError(f"line {number}: {year!r} is not a year")
+    if kind not in get_args(Kind):
+        raise ValueError(f"line {number}: unknown kind {kind!r}")
+    if case not in ("yes", "no"):
+        raise ValueError(f"line {number}: case must be yes or no, not {case!r}")
+    if not source:
+        raise ValueError(f"line {number}: {term!r} has no source")
+    words = frozenset(word for word in context.lower().split("|") if word)
+    if bool(words) != (kind == "sense"):
+        raise ValueError(f"line {number}: a sense, and only a sense, has context words ({term!r})")
+    if not all(_WORD.fullmatch(word) for word in words):
+        raise ValueError(f"line {number}: the context of {term!r} must be single words between bars")
+    return Term(term, int(year), cast(Kind, kind), case == "yes", source, words, note)
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """A surface form of a term: its words, as written and in lower case, and which of them is looked up (`key`)."""
+
+    words: list[str]
+    lowered: list[str]
+    key: int
+    term: Term
+    context: frozenset[str]
+
+
+def _with_plural(word: str) -> tuple[str, ...]:
+    """The word and, where it ends in a letter, its regular plural."""
+    if not word[-1].isalpha() or word[-1] in "sS":
+        return (word,)
+    if word.endswith(("x", "ch", "sh", "z")):
+        return (word, word + "es")
+    if word.endswith("y") and word[-2:-1] not in "aeiou":
+        return (word, word[:-1] + "ies")
+    return (word, word + "s")
+
+
+def _forms(term: Term) -> Iterator[_Form]:
+    *head, last = _WORD.findall(term.term)
+    context = frozenset(form for word in term.context for form in _with_plural(word))
+    for ending in _with_plural(last):
+        words = [*head, ending]
+        lowered = [word.lower() for word in words]
+        # The longest word is the rarest often enough, which keeps the look-up cheap.
+        key = max(range(len(words)), key=lambda i: (lowered[i] not in _COMMON, len(words[i])))
+        yield _Form(words, lowered, key, term, context)
+
+
+class Gate:
+    """Finds what a text of before `cutoff_year` cannot say: lexicon terms of that year or later, and explicit years.
+
+    With `years`, a date from `cutoff_year` to `LAST_YEAR` hits too, unless its clause looks forward to it
+    ("by the year 2000 we shall"). Plurals of terms are found; so are hyphens and line ends between their words.
+    """
+
+    def __init__(self, terms: Iterable[Term], cutoff_year: int, years: bool = True) -> None:
+        """Index the terms of `cutoff_year` or later; earlier ones are allowed words."""
+        self.cutoff_year = cutoff_year
+        self.years = years
+        self._index: dict[str, list[_Form]] = defaultdict(list)
+        for term in terms:
+            if term.year >= cutoff_year:
+                for form in _forms(term):
+                    self._index[form.lowered[form.key]].append(form)
+
+    def hits(self, text: str) -> list[Hit]:
+        """Every anachronism in `text`, by position; offsets are characters. Overlapping terms all count."""
+        found = list(self._terms(text))
+        if self.years:
+            found.extend(self._dates(text))
+        return sorted(found, key=lambda hit: (hit.start, hit.end))
+
+    def check(self, text: str) -> Reject | None:
+        """None for a text that the cutoff year could have written, else a reject that names each term and its year."""
+        named = dict.fromkeys(f"{hit.term} ({hit.reason}, {hit.year})" for hit in self.hits(text))
+        return Reject("anachronism", "; ".join(named)) if named else None
+
+    def _terms(self, text: str) -> Iterator[Hit]:
+        # U+0130 alone has a longer lower case; without it, offsets are those of `text`.
+        words = _WORD.findall(text.replace("\u0130", "I").lower())
+        tokens: list[re.Match[str]] = []
+        for at, word in enumerate(words):
+            if word not in self._index:
+                continue
+            for form in self._index[word]:
+                first, stop = at - form.key, at - form.key + len(form.words)
+                if first < 0 or form.lowered != words[first:stop]:
+                    continue
+                around = words[max(0, first - SENSE_REACH) : first] + words[stop : stop + SENSE_REACH]
+                if form.context and form.context.isdisjoint(around):
+                    continue
+                # Offsets cost several times what the words do, and most texts need none.
+                tokens = tokens or list(_WORD.finditer(text))
+                if _spelled(form, text, tokens[first:stop]):
+                    start, end = tokens[first].start(), tokens[stop - 1].end()
+                    yield Hit(form.term.term, form.term.year, start, end, form.term.kind)
+
+    def _dates(self, text: str) -> Iterator[Hit]:
+        for match in _YEAR.finditer(text):
+            year = int(match[0])
+            if self.cutoff_year <= year <= LAST_YEAR and _is_date(text, match):
+                yield Hit(match[0], year, match.start(), match.end(), "year")
+
+
+def _spelled(form: _Form, text: str, tokens: list[re.Match[str]]) -> bool:
+    """Whether the words have the term's letter case, where it matters, and no sentence ends between them."""
+    if form.term.case and [token[0] for token in tokens] != form.words:
+        return False
+    return all(_JOIN.fullmatch(text, left.end(), right.start()) for left, right in itertools.pairwise(tokens))
+
+
+def _is_date(text: str, year: re.Match[str]) -> bool:
+    """Whether the number is a date that its writer looks back on or lives in."""
+    before = text[max(0, year.start() - 120) : year.start()]
+    after = text[year.end() : year.end() + 120]
+    if year[0].endswith("0") and _DECADE_END.match(after):
+        dated = _DECADE.search(before) is not None
+    else:
+        dated = _DATED.search(before) is not None and _COUNTED.match(after) is None
+    clause = _CLAUSE.split(before)[-1]
+    # "The year 2000" was the favourite stage of period prophecy.
+    if not dated or (year[0] == "2000" and _THE_YEAR.search(clause)):
+        return False
+    return not (_FUTURE.search(clause) or _FUTURE.search(_CLAUSE.split(after, maxsplit=1)[0]))

@@ -1,0 +1,147 @@
+"""Duplicates: a normal form, a digest of it for exact twins, and a MinHash index for near ones.
+
+Nothing here depends on Python's own string hash, so every process gets the same digests and signatures.
+"""
+
+import hashlib
+import unicodedata
+import zlib
+from typing import Final
+
+import numpy as np
+from datasketch import MinHash
+from numpy.typing import NDArray
+
+_PUNCTUATION = {c: " " for c in range(128) if not chr(c).isalnum()}
+_SHINGLE: Final = 3
+PERMUTATIONS: Final = 128
+"""Places of a signature."""
+# Places that the bands use, a multiple of every band height from 1 to 6: more would only cost memory.
+_BANDED: Final = 60
+_RECALL: Final = 0.99
+# One seed and one scheme, for good: signatures of different ones cannot be compared.
+_PERMUTATIONS = MinHash(num_perm=PERMUTATIONS, seed=1969, scheme="affine32", hashfunc=int).permutations
+_SHINGLE_MIX = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], dtype=np.uint64)
+
+
+def normalise(text: str) -> str:
+    """Reduce text to its words: case-folded, without accents, all that is no letter or digit turned into one space.
+
+    Two editions of a passage that differ in line breaks, quotation marks, italics or accents have one normal form.
+    """
+    if text.isascii():
+        return " ".join(text.lower().translate(_PUNCTUATION).split())
+    plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+    kept = (c if c.isalnum() else "" if unicodedata.combining(c) else " " for c in plain)
+    return " ".join("".join(kept).split())
+
+
+def exact_key(text: str) -> str:
+    """Return 20 hex digits (80 bits of BLAKE2b) that are equal for texts of the same normal form."""
+    return hashlib.blake2b(normalise(text).encode(), digest_size=10).hexdigest()
+
+
+def signature(text: str) -> NDArray[np.uint32]:
+    """Return the MinHash signature of the text's three-word shingles: uint32, shape (PERMUTATIONS,).
+
+    The share of places in which two signatures agree estimates the Jaccard similarity of the two sets of shingles
+    (Broder 1997), with a standard deviation of about 0.035 at 0.8. A text of fewer than three words is one shingle;
+    texts without a word all have the same signature.
+    """
+    words = normalise(text).split()
+    words += [""] * (_SHINGLE - len(words))
+    hashes = np.fromiter((zlib.crc32(word.encode()) for word in words), dtype=np.uint64, count=len(words))
+    shingles = np.lib.stride_tricks.sliding_window_view(hashes, _SHINGLE) @ _SHINGLE_MIX >> np.uint64(32)
+    sketch = MinHash(num_perm=PERMUTATIONS, scheme="affine32", permutations=_PERMUTATIONS, hashfunc=int)
+    sketch.update_batch(shingles.tolist())
+    values: NDArray[np.uint32] = sketch.hashvalues
+    return values
+
+
+def bands(threshold: float) -> tuple[int, int]:
+    """Return (bands, rows a band): the highest bands that still find 99 % of the pairs at exactly the threshold.
+
+    A pair of similarity s shares a band with probability 1 - (1 - s^rows)^bands (Leskovec, Rajaraman and Ullman,
+    "Mining of Massive Datasets", 3.4). Raises ValueError unless 0 < threshold <= 1.
+    """
+    if not 0 < threshold <= 1:
+        raise ValueError(f"similarity threshold must be above 0 and at most 1, not {threshold}")
+    for rows in range(6, 1, -1):
+        count = _BANDED // rows
+        if 1 - (1 - threshold**rows) ** count >= _RECALL:
+            return count, rows
+    return _BANDED, 1
+
+
+class NearDuplicates:
+    """Index of texts that answers, for each new one, which earlier text it repeats.
+
+    It remembers about 1.5 KB a text at the default threshold and at most `capacity` texts: beyond that the oldest is
+    forgotten for each new one. One instance sees all texts, in a fixed order; `signature` is the costly part, and can
+    be computed elsewhere and handed to `add_signature`.
+    """
+
+    def __init__(self, threshold: float = 0.8, capacity: int = 1_000_000) -> None:
+        """Make an empty index of twins whose estimated Jaccard similarity is at least `threshold`.
+
+        Raises ValueError for a threshold outside (0, 1] or a capacity below 1.
+        """
+        if capacity < 1:
+            raise ValueError(f"capacity must be at least 1, not {capacity}")
+        self.threshold = threshold
+        self.capacity = capacity
+        self._bands, self._rows = bands(threshold)
+        self._mix = np.random.RandomState(1969).randint(
+            0, 2**63, (self._bands, self._rows), dtype=np.uint64
+        ) | np.uint64(1)
+        self._slots: dict[int, int] = {}
+        self._keys: list[str] = []
+        # Memory that the system provides page by page as it is written, so a generous capacity costs nothing.
+        self._signatures: NDArray[np.uint32] = np.empty((capacity, PERMUTATIONS), dtype=np.uint32)
+        self._next = 0
+
+    def __len__(self) -> int:
+        """Return how many texts are remembered."""
+        return len(self._keys)
+
+    def add(self, key: str, text: str) -> str | None:
+        """Return the key of the earlier text that this one repeats, or None: then it is indexed under `key`."""
+        return self.add_signature(key, signature(text))
+
+    def add_signature(self, key: str, values: NDArray[np.uint32]) -> str | None:
+        """Do what `add` does for a text whose `signature` is known.
+
+        Of several twins the most similar is named. Raises ValueError for a signature of another shape.
+        """
+        if values.shape != (PERMUTATIONS,):
+            raise ValueError(f"signature has shape {values.shape}, expected ({PERMUTATIONS},)")
+        buckets = self._buckets(values)
+        candidates = sorted({self._slots[bucket] for bucket in buckets if bucket in self._slots})
+        if candidates:
+            agreement = (self._signatures[candidates] == values).mean(axis=1)
+            best = int(agreement.argmax())
+            if agreement[best] >= self.threshold:
+                return self._keys[candidates[best]]
+        self._remember(key, values, buckets)
+        return None
+
+    def _buckets(self, values: NDArray[np.uint32]) -> list[int]:
+        """Hash each band of a signature to 64 bits, different for equal values in different bands."""
+        used = values[: self._bands * self._rows].reshape(self._bands, self._rows)
+        buckets: list[int] = (used * self._mix).sum(axis=1, dtype=np.uint64).tolist()
+        return buckets
+
+    def _remember(self, key: str, values: NDArray[np.uint32], buckets: list[int]) -> None:
+        """Index a text in the next slot, forgetting whatever held it."""
+        slot = self._next % self.capacity
+        if slot < len(self._keys):
+            for bucket in self._buckets(self._signatures[slot]):
+                if self._slots.get(bucket) == slot:
+                    del self._slots[bucket]
+            self._keys[slot] = key
+        else:
+            self._keys.append(key)
+        self._signatures[slot] = values
+        # A bucket holds its newest text only: twins are never indexed, so two texts rarely meet in one.
+        self._slots.update(dict.fromkeys(buckets, slot))
+        self._next += 1

@@ -1,0 +1,326 @@
+"""Decoding, header fields and stripping, on small texts of each generation of Gutenberg file."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deepred_ray.text.gutenberg import Decoded, Stripped, decode, parse_header, strip
+from deepred_ray.text.reject import Reject
+
+PARAGRAPH = (
+    "The pumps of the northern settlement ran through the whole winter, and nobody in the long gallery could sleep\n"
+    "without their sound. When they stopped at last, every lamp was lit, and the old engineer walked from door\n"
+    "to door to say that it was only the ice, that it had come again, and that he would go down himself to look.\n"
+)
+BODY = "CHAPTER I\n\n" + "\n".join([PARAGRAPH] * 6).rstrip()
+TITLE_PAGE = "THE WINTER PUMPS\n\nby\n\nAda Example\n\n1907\n\n\n"
+
+MODERN_HEAD = """The Project Gutenberg EBook of The Winter Pumps, by Ada Example
+
+This eBook is for the use of anyone anywhere.
+
+Title: The Winter Pumps
+       A Tale of the Ice
+
+Author: Ada Example and Ben Sample
+
+Release Date: May 3, 2006 [EBook #4242]
+
+Language: English
+
+Character set encoding: ISO-8859-1
+
+"""
+FULL_LICENCE = "\n\n*** START: FULL LICENSE ***\n\nProject Gutenberg-tm terms.\n"
+LICENCE = "\n\nUpdated editions will replace the previous one." + FULL_LICENCE
+SMALL_PRINT = """***START**THE SMALL PRINT!**FOR PUBLIC DOMAIN ETEXTS**START***
+By using this PROJECT GUTENBERG-tm etext you accept this statement.
+*END*THE SMALL PRINT! FOR PUBLIC DOMAIN ETEXTS*Ver.04.29.93*END*
+
+"""
+OLD_HEAD = "**The Project Gutenberg Etext of The Winter Pumps, by Ada Example**\n\nDecember, 1994  [Etext #77]\n\n\n"
+END_LINE = "\n\n\nEnd of the Project Gutenberg EBook of The Winter Pumps, by\nAda Example\n"
+
+GENERATIONS = {
+    "this": (
+        MODERN_HEAD + "*** START OF THIS PROJECT GUTENBERG EBOOK THE WINTER PUMPS ***\n\n\n",
+        END_LINE + "\n*** END OF THIS PROJECT GUTENBERG EBOOK THE WINTER PUMPS ***\n" + LICENCE,
+        "start:modern+end:line",
+    ),
+    "no space": (
+        MODERN_HEAD + "***START OF THE PROJECT GUTENBERG EBOOK THE WINTER PUMPS***\n\n\n",
+        "\n\n\n***END OF THE PROJECT GUTENBERG EBOOK THE WINTER PUMPS***\n" + LICENCE,
+        "start:modern+end:modern",
+    ),
+    "wrapped": (
+        MODERN_HEAD + "***START OF THE PROJECT GUTENBERG EBOOK THE WINTER PUMPS AND\nWHAT CAME AFTER***\n\n\n",
+        "\n\n\n***END OF THE PROJECT GUTENBERG EBOOK THE WINTER PUMPS AND\nWHAT CAME AFTER***\n" + LICENCE,
+        "start:modern+end:modern",
+    ),
+    "small print first": (OLD_HEAD + SMALL_PRINT, END_LINE, "start:smallprint+end:line"),
+    "small print first, no end": (OLD_HEAD + SMALL_PRINT, "", "start:smallprint"),
+    "small print last": (
+        MODERN_HEAD + "*** START OF THE PROJECT GUTENBERG EBOOK THE WINTER PUMPS ***\n\n",
+        "\n\n*** END OF THE PROJECT GUTENBERG EBOOK THE WINTER PUMPS ***\n\nAbout dates.\n\n" + SMALL_PRINT,
+        "start:modern+end:modern",
+    ),
+    "header without marker": (
+        OLD_HEAD,
+        "\n\nEnd of Project Gutenberg's The Winter Pumps\n",
+        "start:legacy+end:line",
+    ),
+    "licence only": (OLD_HEAD, FULL_LICENCE, "start:legacy+end:licence"),
+    "nothing": ("", "", "none"),
+}
+CREDITS = {
+    "none": "",
+    "produced": "Produced by Cy Typist and the Online\nDistributed Proofreading Team at http://www.pgdp.net\n\n\n",
+    "prepared": "E-text prepared by Cy Typist\n\n\n"
+    "Note: Project Gutenberg also has an HTML version of this\n      file.\n\n\n",
+    "transcribed": "Transcribed from the 1907 Example Press edition by Cy Typist, email cy@example.org\n\n\n",
+    "bracket": "Produced by Cy Typist\n\n\n"
+    "[Transcriber's Note: Two misprints [of one\nletter] were corrected.\n\nItalics are lost.]\n\n\n",
+    "box": "Produced by Cy Typist\n\n\n"
+    "   +-------------------+\n   | Transcriber's Note |\n   |                   |\n"
+    "   | Spelling is kept. |\n   +-------------------+\n\n\n",
+    "heading": "Transcriber's Notes\n\nItalics stand between _underscores_.\n\nSpelling was left as printed.\n\n\n",
+}
+TAILS = {
+    "none": "",
+    "heading": "\n\n\nTranscriber's Note:\n\n    This etext was produced from _Far Worlds_ May 1952.\n"
+    "    Spelling errors were corrected.\n",
+    "bracket": "\n\n[Transcriber's Notes: A torn page [***] hides a line;\nsee the original.]\n",
+    "box": "\n\n  +-----------------+\n  | Errors corrected |\n"
+    "  | Page 3: teh      |\n  | Spelling is kept |\n  +-----------------+\n",
+}
+
+
+def stripped(text: str) -> Stripped:
+    result = strip(text)
+    assert isinstance(result, Stripped), result
+    return result
+
+
+def rejected(result: object) -> str:
+    assert isinstance(result, Reject), result
+    return result.reason
+
+
+# Decoding
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        ("Café \u2013 \u201cso\u201d".encode(), "Café \u2013 \u201cso\u201d"),
+        (b"\xef\xbb\xbfplain\r\ntext\r", "plain\ntext\n"),
+        ("a\ufeffb".encode(), "ab"),
+        ("wide é".encode("utf-16"), "wide é"),
+        (b"\xfe\xff" + "wide é".encode("utf-16-be"), "wide é"),
+        (b"It was the engineer\x92s \x93iron\x94 caf\xe9.", "It was the engineer\u2019s \u201ciron\u201d café."),
+        (b"It stood\x97at last\x97still.", "It stood\u2014at last\u2014still."),
+        (b"It cost \xa32,000 at 10\xb0 C.", "It cost £2,000 at 10° C."),
+        (
+            "Der Bär aß früh im Café; où, là, très bien, señor.".encode("cp437"),
+            "Der Bär aß früh im Café; où, là, très bien, señor.",
+        ),
+        (b"two\r\r\nlines\x1a", "two\nlines"),
+        (b"Thanks to Carlos Col\xc3\xb3n for the f\xeate.", "Thanks to Carlos Colón for the fête."),
+        ("é à ü ö ß \u2013 ".encode() * 3 + b"and one stray \xe9.", "é à ü ö ß \u2013 " * 3 + "and one stray é."),
+        (
+            "Character set encoding: KOI8-R\n\nЗима была долгой.".encode("koi8-r"),  # noqa: RUF001
+            "Character set encoding: KOI8-R\n\nЗима была долгой.",  # noqa: RUF001
+        ),
+    ],
+)
+def test_bytes_decide(raw: bytes, text: str) -> None:
+    decoded = decode(raw)
+    assert isinstance(decoded, Decoded), decoded
+    assert decoded.text == text
+
+
+def test_declared_ascii_does_not_hide_cp1252() -> None:
+    decoded = decode(b"Character set encoding: ASCII\n\nthe friend\x92s fa\xe7ade")
+    assert decoded == Decoded("Character set encoding: ASCII\n\nthe friend\u2019s façade", "cp1252")
+
+
+def test_no_normalisation() -> None:
+    assert decode("e\u0301".encode()) == Decoded("e\u0301", "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (b"", "empty_file"),
+        (b"\xef\xbb\xbf \r\n", "empty_file"),
+        (b"\n<!DOCTYPE html>\n<html><body>Are you a robot?", "html_page"),
+        (b"<HTML><head>", "html_page"),
+        (b"\xef\xbb\xbf<html>", "html_page"),
+        (b"PK\x03\x04\x00\x00\x00", "binary_file"),
+        (b"\x01\x02\x03\x04\x05\x06" * 50, "binary_file"),
+        ("Зима была очень долгой".encode("koi8-r"), "undecodable"),
+        (b"\xff\xfeabc", "undecodable"),
+    ],
+)
+def test_what_is_no_text_is_rejected(raw: bytes, reason: str) -> None:
+    assert rejected(decode(raw)) == reason
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="\ufeff"), min_size=1))
+def test_utf8_round_trip(text: str) -> None:
+    decoded = decode(f"x{text}".encode())
+    assert decoded == Decoded(f"x{text}", "utf-8")
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_give_clean_text_or_a_reject(raw: bytes) -> None:
+    decoded = decode(raw)
+    if isinstance(decoded, Decoded):
+        assert "\r" not in decoded.text
+        assert "\ufeff" not in decoded.text
+        assert "\x00" not in decoded.text or raw.startswith((b"\xff\xfe", b"\xfe\xff"))
+
+
+# Header
+
+
+def test_fields_and_continued_title() -> None:
+    header = parse_header(MODERN_HEAD + "*** START OF THIS PROJECT GUTENBERG EBOOK X ***\n\nTitle: not this\n")
+    assert header.title == "The Winter Pumps A Tale of the Ice"
+    assert header.authors == ("Ada Example", "Ben Sample")
+    assert (header.language, header.release, header.encoding) == ("English", "May 3, 2006", "ISO-8859-1")
+    assert header.ebook_id == "4242"
+
+
+def test_old_header() -> None:
+    header = parse_header(OLD_HEAD)
+    assert (header.title, header.authors) == ("The Winter Pumps", ("Ada Example",))
+    assert (header.release, header.ebook_id, header.language) == ("December, 1994", "77", None)
+
+
+def test_no_header_gives_nothing() -> None:
+    header = parse_header(BODY)
+    assert (header.title, header.authors, header.ebook_id) == (None, (), None)
+
+
+# Stripping
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+@pytest.mark.parametrize("credits", CREDITS)
+@pytest.mark.parametrize("tail", TAILS)
+def test_body_comes_back(generation: str, credits: str, tail: str) -> None:
+    head, end, rule = GENERATIONS[generation]
+    result = stripped(head + CREDITS[credits] + TITLE_PAGE + BODY + TAILS[tail] + end)
+    assert result.text == TITLE_PAGE + BODY
+    assert result.text[result.body_start :] == BODY
+    expected = [rule] * (rule != "none") + ["credits"] * (credits != "none") + ["notes"] * (tail != "none")
+    if generation != "header without marker" and generation != "licence only":
+        assert result.rule == ("+".join(expected) or "none")
+    assert "START OF" not in result.notes
+
+
+SENTENCES = st.lists(
+    st.sampled_from(
+        [
+            "The pump stood still.",
+            "No one spoke in the gallery.",
+            '"It is the ice," said the engineer.',
+            "I",
+            "PART TWO",
+            "* * * * *",
+        ]
+    ),
+    min_size=4,
+    max_size=30,
+)
+
+
+@settings(max_examples=60)
+@given(generation=st.sampled_from(sorted(GENERATIONS)), sentences=SENTENCES)
+def test_wrapping_any_body_gives_it_back(generation: str, sentences: list[str]) -> None:
+    body = PARAGRAPH + "\n" + "\n\n".join(sentences) + "\n\n" + "\n".join([PARAGRAPH] * 4).rstrip()
+    head, end, _ = GENERATIONS[generation]
+    result = stripped(head + "\n\n" + body + "\n\n" + end)
+    assert result.text == body
+    assert result.body_start == 0
+
+
+def test_notes_tell_what_was_transcribed() -> None:
+    head, end, _ = GENERATIONS["this"]
+    result = stripped(head + CREDITS["produced"] + BODY + TAILS["heading"] + end)
+    assert "Far Worlds_ May 1952" in result.notes
+    assert "Release Date" not in result.notes
+
+
+def test_printers_and_the_projects_name_may_be_mentioned() -> None:
+    head, end, _ = GENERATIONS["this"]
+    body = BODY + "\n\nNo press since Gutenberg had printed so much; a project of Gutenberg would have failed."
+    assert stripped(head + body + end).text == body
+
+
+def test_indented_first_line_keeps_its_indent() -> None:
+    head, end, _ = GENERATIONS["this"]
+    assert stripped(head + "\n\n      THE PUMPS\n\n" + BODY + end).text.startswith("      THE PUMPS")
+
+
+def test_start_without_end_is_truncated() -> None:
+    assert rejected(strip(GENERATIONS["this"][0] + BODY)) == "truncated"
+
+
+@pytest.mark.parametrize("words", ["the Project Gutenberg-tm License", "*** END OF THIS PROJECT GUTENBERG EBOOK X ***"])
+def test_licence_in_the_body_is_never_let_through(words: str) -> None:
+    head, end, _ = GENERATIONS["this"]
+    text = head + BODY + f"\n\nSee {words}.\n\n" + "\n".join([PARAGRAPH] * 200) + end
+    assert rejected(strip(text)) == "licence_remains"
+    assert rejected(strip(BODY + f"\n\nSee {words}.\n")) == "licence_remains"
+
+
+def test_too_short() -> None:
+    head, end, _ = GENERATIONS["this"]
+    assert rejected(strip(head + PARAGRAPH + end)) == "too_short"
+
+
+# Front matter
+
+
+def front(text: str) -> str:
+    result = stripped(text)
+    return result.text[result.body_start :]
+
+
+def test_contents_end_where_the_first_entry_comes_again() -> None:
+    contents = "CONTENTS\n\n  I. THE ICE ........ 1\n  II. THE LAMPS ..... 20\n  III. THE DOOR ..... 41\n\n\n"
+    body = (
+        "CHAPTER I\n\nTHE ICE\n\n" + PARAGRAPH + "\n\nCHAPTER II\n\nTHE LAMPS\n\n" + "\n".join([PARAGRAPH] * 4).rstrip()
+    )
+    assert front(TITLE_PAGE + contents + body) in body
+    assert PARAGRAPH in front(TITLE_PAGE + contents + body)
+    assert "41" not in front(TITLE_PAGE + contents + body)
+
+
+def test_preface_that_the_contents_leave_out_is_body() -> None:
+    contents = "CONTENTS\n\n  The Ice\n  The Lamps\n\n\n"
+    body = "INTRODUCTION\n\n" + PARAGRAPH + "\n\nThe Ice\n\n" + "\n".join([PARAGRAPH] * 4).rstrip()
+    assert front(TITLE_PAGE + contents + body) == body
+
+
+def test_publishers_list_and_epigraph_are_front_matter() -> None:
+    front_matter = (
+        TITLE_PAGE
+        + "All rights reserved. No part of this book may be printed again or read aloud without leave from\n"
+        + "the publishers, who will be glad to send a list of all that they have printed in this same cheap series.\n\n"
+        + "     Who sleeps below the ice shall hear the pumps,\n     and who has heard them shall not sleep again,\n"
+        + "     nor shall he wake his neighbour with a song\n     that he has heard below the ice at night.\n\n"
+    )
+    assert front(front_matter + BODY) == BODY
+
+
+def test_short_speeches_before_the_first_paragraph_belong_to_the_body() -> None:
+    body = '"Listen!"\n\nNobody moved.\n\n' + "\n".join([PARAGRAPH] * 4).rstrip()
+    assert front(TITLE_PAGE + body) == body
+
+
+def test_nothing_to_tell_apart_gives_zero() -> None:
+    moves = "\n".join(f"{n}. P-K4   P-K4" for n in range(1, 100))
+    assert stripped(moves).body_start == 0
