@@ -4,6 +4,7 @@ import logging
 import os
 
 import ray
+from ray.data import DataContext
 
 from deepred_ray.config import RayConfig
 from deepred_ray.errors import DeepredError
@@ -45,9 +46,7 @@ def connect(config: RayConfig) -> None:
             f"cannot connect to {where}: {error}",
             "Start one with `ray start --head`, or leave out --ray.address to run on this machine; `deepred doctor` checks it.",
         ) from error
-    import ray.data
-
-    context = ray.data.DataContext.get_current()
+    context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
 

@@ -52,9 +52,8 @@ class Section(BaseModel):
 class AcquireConfig(Section):
     """Fetch books from a Gutenberg mirror, or read them from local files."""
 
-    mirror: Annotated[str, short("--mirror")] = operational("sample")
-    """Base URL of a mirror, such as https://gutenberg.pglaf.org. `sample` serves the books that ship with the package from
-    a loopback server of our own."""
+    mirror: Annotated[str, short("--mirror")] = operational("https://gutenberg.pglaf.org")
+    """Base URL of a mirror. `sample` serves the books that ship with the package from a loopback server of our own."""
     selection: Literal["ids", "priority", "catalogue"] = identity("priority")
     """Which books: the `ids` named below, the theme's `priority` works, or those and as many more of the mirror's catalogue,
     by the theme's subjects, as make `max_books`."""
@@ -87,10 +86,10 @@ class CorpusConfig(Section):
     """Characters that two neighbouring windows share (method `overlap`)."""
     minimum: int = identity(256, ge=1)
     """Smallest chunk that can be a passage, in characters."""
-    min_matches: int = identity(3, ge=1)
-    """Distinct keyword hits, summed over themes, that a passage needs."""
-    min_themes: int = identity(2, ge=1)
-    """Themes that must have a hit in a passage."""
+    min_matches: int = identity(6, ge=1)
+    """Distinct keyword hits, summed over themes, that a passage needs. The plan's 3 keeps four chunks of five."""
+    min_themes: int = identity(6, ge=0)
+    """Themes that must have a hit in a passage; 0 is the plan's own rule."""
 
 
 class SynthesizeConfig(Section):
@@ -105,10 +104,17 @@ class SynthesizeConfig(Section):
     """Examples to make, over all components."""
     passages: Annotated[int | None, short("--passages")] = growth(None)
     """Use at most this many passages, the best scored of every book in turn. Default: all."""
-    attempts: int = operational(4, ge=1)
+    attempts: int = operational(12, ge=1)
     """Tries for a slot, each with other axes, before it is left unfilled."""
+    least_filled: float = operational(0.95, gt=0, le=1)
+    """Share of the slots that must be filled; below it the stage fails, and keeps what it has."""
+    input: tuple[str, ...] = identity(())
+    """Passages from these .jsonl or .parquet files (id, text; as `corpus` writes them), without an earlier run; `--input` of
+    `deepred synthesize`."""
     temperature: float = identity(0.8, gt=0, le=2)
-    top_p: float = identity(0.95, gt=0, le=1)
+    min_p: float = identity(0.1, ge=0, lt=1)
+    """Tokens less likely than this share of the likeliest are never drawn."""
+    repetition_penalty: float = identity(1.1, ge=1, le=2)
     passage_chars: int = identity(1500, ge=64)
     """A passage longer than this is cut before it is shown to the model, in characters."""
     answer_chars: tuple[int, int] = identity((50, 500))

@@ -4,11 +4,8 @@ Our own and not `ray.data.llm`: it tells the finish reason, gives a slot its ret
 fails one request instead of the job, and is not bound to the vLLM release that Ray was tested with.
 """
 
-import asyncio
 import os
-import time
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +42,8 @@ class Sampling:
     max_tokens: int
     temperature: float = 0.0
     top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
     schema: str | None = None
 
 
@@ -91,17 +90,22 @@ class Engine:
 
         self._adapter = LoRARequest("adapter", 1, path)
 
-    async def chat(self, messages: Messages, sampling: Sampling, *, adapter: bool = False, system: bool = True) -> Reply:
-        """The reply to `messages`. A request that fails is a Reply with finish reason `error` and the cause as its text;
-        only the death of the engine itself is raised."""
+    async def chat(self, messages: Messages, sampling: Sampling, *, opening: str = "", adapter: bool = False) -> Reply:
+        """The reply to `messages`, going on from the assistant's `opening`, which is not repeated in it.
+
+        A request that fails is a Reply with finish reason `error` and the cause as its text; only the death of the engine
+        itself is raised.
+        """
         from vllm import SamplingParams, TokensPrompt
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
-        ids = self.tokenize(messages)
+        ids = self.tokenize(messages, opening)
         params = SamplingParams(
             max_tokens=sampling.max_tokens,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
+            min_p=sampling.min_p,
+            repetition_penalty=sampling.repetition_penalty,
             output_kind=RequestOutputKind.FINAL_ONLY,
             structured_outputs=StructuredOutputsParams(json=sampling.schema, disable_any_whitespace=True)
             if sampling.schema
@@ -112,10 +116,10 @@ class Engine:
         except ValueError as error:
             return Reply(str(error), "error", len(ids), 0)
 
-    def tokenize(self, messages: Messages) -> list[int]:
-        """Token ids of the rendered chat, ready for an answer; rendered and tokenised in one go, so BOS comes once."""
-        ids = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True)
-        return list(ids["input_ids"])
+    def tokenize(self, messages: Messages, opening: str = "") -> list[int]:
+        """Token ids of the rendered chat up to the answer's opening. The template has put in BOS where the model wants it."""
+        text = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        return list(self._tokenizer(text + opening, add_special_tokens=False)["input_ids"])
 
     async def _generate(self, prompt: Any, params: Any, adapter: bool) -> Reply:
         final: Any = None

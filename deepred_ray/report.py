@@ -7,8 +7,8 @@ from dataclasses import asdict
 from importlib import resources
 from typing import Any
 
+from deepred_ray.text.judging import KINDS
 from deepred_ray.text.metrics import (
-    KINDS,
     TARGETS,
     PerplexityComparison,
     Rate,

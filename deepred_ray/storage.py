@@ -74,7 +74,7 @@ class Folder:
             self.filesystem.delete_file(self.path)
 
     def read_bytes(self) -> bytes:
-        with self.filesystem.open_input_stream(self.path) as stream:
+        with self.filesystem.open_input_stream(self.path, compression=None) as stream:
             return bytes(stream.read())
 
     def write_bytes(self, data: bytes) -> None:
@@ -88,7 +88,7 @@ class Folder:
         target = f"{parent}/.{name}.{uuid.uuid4().hex[:8]}" if self.local else self.path
         try:
             self.filesystem.create_dir(parent, recursive=True)
-            with self.filesystem.open_output_stream(target) as stream:
+            with self.filesystem.open_output_stream(target, compression=None) as stream:
                 stream.write(data)
             if self.local:
                 os.replace(target, self.path)

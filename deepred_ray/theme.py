@@ -10,8 +10,9 @@ from typing import Any
 
 from deepred_ray.errors import InputError
 from deepred_ray.text.anachronism import Gate, parse_terms
+from deepred_ray.text.judging import Item, StyleRules, parse_items, parse_style
 from deepred_ray.text.personas import Component, Persona, parse_components, parse_personas
-from deepred_ray.text.prompts import Axes, Exchange, Question, parse_axes, parse_questions, parse_voice
+from deepred_ray.text.prompts import Axes, Exchange, Question, parse_axes, parse_openings, parse_questions, parse_voice
 from deepred_ray.text.themes import Matcher, parse_lexicon
 
 SHIPPED = Path(__file__).parent / "data" / "themes"
@@ -25,9 +26,11 @@ STAGE_FILES: Mapping[str, tuple[str, ...]] = {
         "axes.toml",
         "voice.jsonl",
         "questions.tsv",
+        "topics.txt",
+        "openings.toml",
         "anachronisms.tsv",
     ),
-    "evaluate": ("evaluation.jsonl", "anachronisms.tsv"),
+    "evaluate": ("evaluation.jsonl", "style.toml", "anachronisms.tsv"),
 }
 
 
@@ -94,8 +97,25 @@ class Theme:
         return parse_questions(self.read("questions.tsv"))
 
     @cached_property
+    def topics(self) -> frozenset[str]:
+        """Keywords that can stand as the topic of a question."""
+        return frozenset(self.read("topics.txt").split("\n")) - {""}
+
+    @cached_property
+    def openings(self) -> dict[str, tuple[str, ...]]:
+        return parse_openings(self.read("openings.toml"))
+
+    @cached_property
     def era(self) -> Gate:
         return Gate(parse_terms(self.read("anachronisms.tsv")), self.cutoff_year)
+
+    @cached_property
+    def style(self) -> StyleRules:
+        return parse_style(self.read("style.toml"))
+
+    @cached_property
+    def evaluation(self) -> tuple[Item, ...]:
+        return parse_items(self.read("evaluation.jsonl"))
 
     def hashes(self) -> dict[str, str]:
         """Stage -> hash of the theme's files that its rows depend on."""

@@ -12,7 +12,6 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from deepred_ray.runs import Manifest, Run
 from deepred_ray.schema import BOOKS, REJECTS
 from deepred_ray.stages.tables import Row, ShardWriter, write
 from deepred_ray.storage import count_values
-from deepred_ray.text import catalogue, gutenberg
+from deepred_ray.text import catalogue, decoding, gutenberg
 from deepred_ray.text.dating import date_work, temporal_rule
 from deepred_ray.text.language import language
 from deepred_ray.text.reject import Reject
@@ -91,7 +90,7 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
                 FetchBooks,
                 fn_constructor_args=(base, politeness(settings)),
                 batch_size=1,
-                concurrency=1,  # one actor a host keeps the pause between requests
+                compute=ray.data.ActorPoolStrategy(size=1),  # one actor a host keeps the pause between requests
                 num_cpus=0.1,
             )
         books = rows.map(partial(read_book, cutoff_year=theme.cutoff_year, wanted_language=settings.language), num_cpus=0.5)
@@ -255,7 +254,7 @@ def read_book(row: Row, cutoff_year: int, wanted_language: str) -> Row:
         "id": wish["book_id"],
         "source_url": row["url"],
         "sha256": hashlib.sha256(row["raw"]).hexdigest(),
-        "fetched_at": datetime.fromtimestamp(row["fetched_at"], UTC),
+        "fetched_at": row["fetched_at"],  # seconds; Ray Data has no time zones
         "subjects": wish["subjects"],
         "authors": [],
     }
@@ -267,7 +266,7 @@ def read_book(row: Row, cutoff_year: int, wanted_language: str) -> Row:
 
 def open_book(raw: bytes, wish: dict[str, Any], cutoff_year: int, wanted_language: str) -> Row | Reject:
     """The columns that the bytes decide, or why the book is not wanted."""
-    decoded = gutenberg.decode(raw)
+    decoded = decoding.decode(raw)
     if isinstance(decoded, Reject):
         return decoded
     stripped = gutenberg.strip(decoded.text)
@@ -281,7 +280,8 @@ def open_book(raw: bytes, wish: dict[str, Any], cutoff_year: int, wanted_languag
     title = wish["title"] or header.title
     if not title:
         return Reject("no_title", "neither the catalogue nor the header names it")
-    dating = date_work(title, stripped.text[: stripped.body_start], wish["birth_year"], wish["death_year"])
+    pages = f"{stripped.notes}\n{stripped.text[: stripped.body_start]}"
+    dating = date_work(title, pages, wish["birth_year"], wish["death_year"])
     if refused := temporal_rule(dating, wish["death_year"], cutoff_year):
         return refused
     return {

@@ -21,9 +21,7 @@ SENSE_REACH: Final = 8
 LAST_YEAR: Final = 2030
 """Explicit years above this are taken for prophecy: period fiction is full of them."""
 
-_COMMON = frozenset(
-    ("about", "an", "as", "from", "his", "her", "man", "new", "our", "that", "the", "this", "with", "your")
-)
+_COMMON = frozenset(["about", "an", "as", "from", "her", "his", "man", "new", "our", "that", "the", "this", "your"])
 _WORD = re.compile(r"[^\W_]+")
 _JOIN = re.compile(r"[\s\-\u2010-\u2013/&'\u2019]*|(?<=\b\w)\.\s?|\.")
 _YEAR = re.compile(r"(?<![\d.,])(?:19|20)\d\d(?!\d|,\d)")
@@ -186,7 +184,7 @@ class Gate:
     def _terms(self, text: str) -> Iterator[Hit]:
         # U+0130 alone has a longer lower case; without it, offsets are those of `text`.
         words = _WORD.findall(text.replace("\u0130", "I").lower())
-        tokens: list[re.Match[str]] = []
+        found: list[tuple[_Form, range]] = []
         for at, word in enumerate(words):
             if word not in self._index:
                 continue
@@ -195,13 +193,17 @@ class Gate:
                 if first < 0 or form.lowered != words[first:stop]:
                     continue
                 around = words[max(0, first - SENSE_REACH) : first] + words[stop : stop + SENSE_REACH]
-                if form.context and form.context.isdisjoint(around):
-                    continue
-                # Offsets cost several times what the words do, and most texts need none.
-                tokens = tokens or list(_WORD.finditer(text))
-                if _spelled(form, text, tokens[first:stop]):
-                    start, end = tokens[first].start(), tokens[stop - 1].end()
-                    yield Hit(form.term.term, form.term.year, start, end, form.term.kind)
+                if not form.context or not form.context.isdisjoint(around):
+                    found.append((form, range(first, stop)))
+        if not found:
+            return
+        # Offsets cost several times what the words do, and most texts need none.
+        wanted = {at for _, span in found for at in span}
+        tokens = {at: token for at, token in enumerate(_WORD.finditer(text)) if at in wanted}
+        for form, span in found:
+            seen = [tokens[at] for at in span]
+            if _spelled(form, text, seen):
+                yield Hit(form.term.term, form.term.year, seen[0].start(), seen[-1].end(), form.term.kind)
 
     def _dates(self, text: str) -> Iterator[Hit]:
         for match in _YEAR.finditer(text):

@@ -5,11 +5,14 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
+from deepred_ray.text.dedup import normalise
 from deepred_ray.text.prompts import PASSAGE_MARK, Prompt
 from deepred_ray.text.reject import Reject
 
 COPY_WORDS = 8
 """A run of this many words that stands in a source counts as copied."""
+LEAST_COLLECTIVE = 2
+LEAST_THEME_HITS = 2
 MARKUP = re.compile(
     r"<\|?\w+\|?>|\|im_(?:start|end)\||```|^#+ |\*\*|^\s*(?:user|assistant|system)\s*:?\s*$|https?://", re.M | re.I
 )
@@ -42,7 +45,9 @@ def parse_reply(reply: str, finish_reason: str, prompt: Prompt) -> tuple[str, st
     if not reply.strip():
         return Reject("empty")
     if prompt.question is not None:
-        answer = whole_sentences(reply.strip()) if finish_reason == "length" else reply.strip()
+        # Past its first paragraph a small model starts over.
+        paragraph, *more = (prompt.opening + reply).strip().split("\n\n")
+        answer = whole_sentences(paragraph) if finish_reason == "length" and not more else paragraph
         return (prompt.question, answer) if answer else Reject("truncated", "no sentence ends before the token limit")
     if finish_reason != "stop":
         return Reject("truncated", f"finish reason {finish_reason}")
@@ -80,15 +85,17 @@ def judge(question: str, answer: str, passage: str, prompt: Prompt, checks: Chec
     words = [word.lower() for word in WORD.findall(answer)]
     if repeats(words):
         return Reject("repetitive", "few distinct words")
-    if len(FIRST_PERSON.findall(answer)) > 1 or not COLLECTIVE.search(answer):
-        return Reject("out_of_character", "speaks as I, or without the collective")
+    if found := FIRST_PERSON.search(answer):
+        return Reject("out_of_character", f"speaks as {found[0]}")
+    if len(COLLECTIVE.findall(answer)) < LEAST_COLLECTIVE:
+        return Reject("out_of_character", "does not speak for the collective")
     grams = ngrams(words)
     for name, source in (("passage", passage), *(("exemplar", shot) for shot in prompt.shots)):
         if shared := grams & ngrams([word.lower() for word in WORD.findall(source)]):
             return Reject("copied", f"{name}: {' '.join(min(shared))}")
-    if not checks.theme_hits(answer):
-        return Reject("off_theme", "no keyword of any theme")
-    if " ".join(WORD.findall(question.lower())) in checks.forbidden:
+    if sum(checks.theme_hits(answer).values()) < LEAST_THEME_HITS:
+        return Reject("off_theme", f"fewer than {LEAST_THEME_HITS} keyword hits")
+    if normalise(question) in checks.forbidden:
         return Reject("evaluation_overlap", question)
     return checks.era(f"{question}\n{answer}")
 

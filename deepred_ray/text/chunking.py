@@ -192,7 +192,7 @@ def chunk_overlap(
 
 
 def _window_end(atoms: list[_Block], first: int, fresh: int, size: int, minimum: int) -> int:
-    """Return the index after the last atom of the window from atom `first`; atoms before `fresh` had a window already."""
+    """Return the index after the last atom of a window from atom `first`; those before `fresh` had one already."""
 
     def span(after: int) -> int:
         return atoms[after - 1].end - atoms[first].start

@@ -1,14 +1,14 @@
 """A passage, a persona and sampled axes become chat messages, by one of two reply contracts.
 
 `json`: the model writes question and answer as one JSON object, by a schema that the engine enforces.
-`plain`: the question is drawn from the theme's bank and the model only answers it, for models too small for JSON.
+`plain`: question and opening words are drawn from the theme's banks and the model only goes on, for models too small for JSON.
 Everything that varies is drawn from a generator seeded by the example id and the attempt, never from the model.
 """
 
 import json
 import random
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +16,8 @@ from deepred_ray.text.personas import Persona, Slot
 
 Contract = Literal["plain", "json"]
 SHOTS = 3
+PLAIN_TOKENS = 72
+"""A small model keeps to its point for two or three sentences."""
 PASSAGE_MARK = "From the archive of Earth:"
 
 
@@ -61,11 +63,13 @@ class Question:
 class Prompt:
     """What is sent to the engine for one attempt, and what its example will carry.
 
-    `question` is None where the model writes it. `shots` are the answers shown, which a reply must not copy.
+    `question` is None where the model writes it; `opening` begins the answer, and the model goes on from there. `shots` are
+    the answers shown, which a reply must not copy.
     """
 
     system: str
     question: str | None
+    opening: str
     messages: list[dict[str, str]]
     schema: str | None
     max_tokens: int
@@ -108,6 +112,14 @@ def parse_questions(tsv: str) -> tuple[Question, ...]:
     return tuple(questions)
 
 
+def parse_openings(toml: str) -> dict[str, tuple[str, ...]]:
+    """Openings by persona group, and under `any`. Raises ValueError if there is none for any."""
+    openings = {group: tuple(entries) for group, entries in tomllib.loads(toml).items()}
+    if not openings.get("any"):
+        raise ValueError("openings.toml: `any` is missing or empty")
+    return openings
+
+
 def reply_schema(answer_chars: tuple[int, int]) -> str:
     """JSON schema of a reply. The strings are bounded, so that a model that rambles ends in valid JSON."""
     return json.dumps(
@@ -143,6 +155,8 @@ def build(
     axes: Axes,
     voice: Sequence[Exchange],
     questions: Sequence[Question],
+    topics: Set[str],
+    openings: Mapping[str, Sequence[str]],
     passage_chars: int,
     answer_chars: tuple[int, int],
 ) -> Prompt:
@@ -153,12 +167,13 @@ def build(
     asker, intent, tone = rng.choice(axes.askers), rng.choice(axes.intents), rng.choice(axes.tones)
     length = rng.choices(axes.lengths, [choice.weight for choice in axes.lengths])[0]
     drawn = {"asker": asker, "intent": intent, "tone": tone, "length": length.name}
-    shots = draw_shots(rng, persona, voice)
     source = cut_passage(passage, passage_chars)
     if contract == "json":
+        shots = draw_shots(rng, persona, voice)
         return Prompt(
             system,
             None,
+            "",
             json_messages(system, shots, source, asker, intent, tone, length),
             reply_schema(answer_chars),
             # A token is at least a character of JSON; a model that needs more is cut off and rejected.
@@ -166,16 +181,9 @@ def build(
             axes=drawn,
             shots=tuple(shot.answer for shot in shots),
         )
-    question = draw_question(rng, questions, hits)
-    return Prompt(
-        system,
-        question,
-        plain_messages(system, shots, source, question),
-        None,
-        length.max_tokens,
-        drawn,
-        tuple(shot.answer for shot in shots),
-    )
+    question = draw_question(rng, questions, {theme: [word for word in words if word in topics] for theme, words in hits.items()})
+    opening = rng.choice([*openings["any"], *openings.get(persona.group, ())])
+    return Prompt(system, question, opening, plain_messages(system, question), None, PLAIN_TOKENS, drawn, ())
 
 
 def draw_shots(rng: random.Random, persona: Persona, voice: Sequence[Exchange]) -> list[Exchange]:
@@ -186,25 +194,20 @@ def draw_shots(rng: random.Random, persona: Persona, voice: Sequence[Exchange]) 
 
 
 def draw_question(rng: random.Random, questions: Sequence[Question], hits: Mapping[str, Sequence[str]]) -> str:
-    """A question on the passage's themes, its topic one of the keywords found there."""
-    fitting = [question for question in questions if question.themes & hits.keys()] or list(questions)
-    question = rng.choice(fitting)
-    if "{topic}" not in question.text:
-        return question.text
-    themes = sorted(question.themes & hits.keys()) or sorted(hits)
-    topics = sorted({word for theme in themes for word in hits[theme]})
-    if not topics:
+    """A question on the passage's themes: about one of its keywords where the passage has one that can be a topic."""
+    themes = {theme for theme, words in hits.items() if words}
+    fitting = [question for question in questions if question.themes & themes and "{topic}" in question.text]
+    if not fitting:
         return rng.choice([plain for plain in questions if "{topic}" not in plain.text]).text
+    question = rng.choice(fitting)
+    topics = sorted({word for theme in question.themes & themes for word in hits[theme]})
     text = question.text.replace("{topic}", rng.choice(topics))
     return text[0].upper() + text[1:]
 
 
-def plain_messages(system: str, shots: Sequence[Exchange], source: str, question: str) -> list[dict[str, str]]:
-    """The exemplars as earlier turns, then the question; the passage stands in the system prompt as the archive's voice."""
-    messages = [{"role": "system", "content": f"{system}\n\n{PASSAGE_MARK}\n{source}"}]
-    for shot in shots:
-        messages += [{"role": "user", "content": shot.question}, {"role": "assistant", "content": shot.answer}]
-    return [*messages, {"role": "user", "content": question}]
+def plain_messages(system: str, question: str) -> list[dict[str, str]]:
+    """No exemplar and no passage: a small model copies the one and tells the other on, where it should answer."""
+    return [{"role": "system", "content": system}, {"role": "user", "content": question}]
 
 
 def json_messages(

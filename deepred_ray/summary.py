@@ -1,0 +1,5 @@
+"""What `deepred run` ends with."""
+
+
+def show(run, manifests):
+    print(manifests)
