@@ -41,7 +41,6 @@ class Sampling:
 
     max_tokens: int
     temperature: float = 0.0
-    top_p: float = 1.0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
     schema: str | None = None
@@ -103,7 +102,6 @@ class Engine:
         params = SamplingParams(
             max_tokens=sampling.max_tokens,
             temperature=sampling.temperature,
-            top_p=sampling.top_p,
             min_p=sampling.min_p,
             repetition_penalty=sampling.repetition_penalty,
             output_kind=RequestOutputKind.FINAL_ONLY,

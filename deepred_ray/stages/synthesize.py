@@ -9,6 +9,7 @@ fan-out slot 1:n attempts; a slot is tried until an attempt passes the validator
 import asyncio
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ from deepred_ray.text.reject import Reject
 from deepred_ray.theme import Theme
 
 MakeEngine = Callable[[EngineSettings], Any]
-SLOTS_A_BATCH = 8
+TASKS_IN_FLIGHT = 32  # enough that one slow slot never idles the engine, few enough for the scheduler
 SLOTS_A_SHARD = 16
 PASSES = 3  # a later pass only makes up for duplicates that a pass could not see
 
@@ -133,7 +134,11 @@ class Recipe:
     def sampling(self, prompt: prompts.Prompt) -> Sampling:
         settings = self.settings
         return Sampling(
-            prompt.max_tokens, settings.temperature, settings.min_p, settings.repetition_penalty, schema=prompt.schema
+            max_tokens=prompt.max_tokens,
+            temperature=settings.temperature,
+            min_p=settings.min_p,
+            repetition_penalty=settings.repetition_penalty,
+            schema=prompt.schema,
         )
 
 
@@ -142,14 +147,14 @@ def fill(run: Run, rows: list[Row], recipe: Recipe, make_engine: MakeEngine, *, 
     settings = recipe.settings
     engine = EngineSettings(recipe.model, settings.max_model_len, settings.kv_cache_gib, settings.tensor_parallel)
     gpus = settings.tensor_parallel if ray.cluster_resources().get("GPU", 0) else 0
-    attempts = ray.data.from_items(rows, override_num_blocks=max(1, len(rows) // SLOTS_A_BATCH)).map_batches(
+    tasks = min(settings.in_flight, TASKS_IN_FLIGHT)
+    slots_a_task = max(1, settings.in_flight // tasks)
+    attempts = ray.data.from_items(rows, override_num_blocks=math.ceil(len(rows) / slots_a_task)).map_batches(
         FillSlots,
         fn_constructor_args=(engine, recipe, make_engine),
-        batch_size=SLOTS_A_BATCH,
-        compute=ray.data.ActorPoolStrategy(
-            size=settings.engines, max_tasks_in_flight_per_actor=max(2, settings.in_flight // SLOTS_A_BATCH)
-        ),
-        max_concurrency=max(1, settings.in_flight // SLOTS_A_BATCH),
+        batch_size=slots_a_task,
+        compute=ray.data.ActorPoolStrategy(size=settings.engines, max_tasks_in_flight_per_actor=tasks),
+        max_concurrency=tasks,
         num_cpus=1,
         num_gpus=gpus,
     )

@@ -31,20 +31,25 @@ def test_a_mistake_is_refused(cluster: dict[str, Any]) -> None:
         util.validate_config(util.prepare_config(cluster | {"head_start_commands": []}))
 
 
-def test_the_dashboard_stays_on_loopback(cluster: dict[str, Any]) -> None:
+def test_the_dashboard_stays_on_loopback_and_the_rest_asks_for_a_token(cluster: dict[str, Any]) -> None:
     starts = [command for command in cluster["head_start_ray_commands"] if "ray start" in command]
     assert len(starts) == 1
     assert "--dashboard-host=127.0.0.1" in starts[0]
+    assert "~/.ray/auth_token" in cluster["file_mounts"]
     assert "0.0.0.0" not in (ROOT / "cluster.yaml").read_text("utf-8")
 
 
 @pytest.mark.parametrize("settings", ["", 'DEEPRED_RAY_ARGS="--num-gpus=2 --num-cpus=16"\nGUTENBERG_DATA=/mnt/runs\n'])
-def test_start_commands_read_the_environment_and_the_node_file(cluster: dict[str, Any], tmp_path: Path, settings: str) -> None:
+def test_start_commands_read_the_environment_and_the_node_file(
+    cluster: dict[str, Any], tmp_path: Path, settings: str
+) -> None:
     """The commands run in a home whose `ray` notes how it was called."""
     binaries = tmp_path / "deepred_ray/.venv/bin"
     binaries.mkdir(parents=True)
     (binaries / "activate").write_text(f"export PATH={binaries}:$PATH\n")
-    (binaries / "ray").write_text(f'#!/bin/sh\necho "$OMP_NUM_THREADS|$GUTENBERG_DATA|$*" >> {tmp_path}/calls\n')
+    (binaries / "ray").write_text(
+        f'#!/bin/sh\necho "$OMP_NUM_THREADS|$RAY_AUTH_MODE|$GUTENBERG_DATA|$*" >> {tmp_path}/calls\n'
+    )
     (binaries / "ray").chmod(0o755)
     if settings:
         (tmp_path / "deepred.env").write_text(settings)
@@ -54,17 +59,20 @@ def test_start_commands_read_the_environment_and_the_node_file(cluster: dict[str
     for command in [*commands, *workers]:
         subprocess.run(["bash", "-c", command], env=environment, check=True, timeout=30)
     stop_head, head, stop_worker, worker = (tmp_path / "calls").read_text().splitlines()
-    assert (stop_head, stop_worker) == ("1||stop", "1||stop")
+    assert (stop_head, stop_worker) == ("1|||stop", "1|||stop")
     arguments = " --num-gpus=2 --num-cpus=16" if settings else ""
     data_root = "/mnt/runs" if settings else ""
-    assert worker == f"|{data_root}|start --address=10.0.0.1:6379 --disable-usage-stats{arguments}"
-    assert head.startswith(f"|{data_root}|start --head --port=6379 --dashboard-host=127.0.0.1")
+    assert worker == f"|token|{data_root}|start --address=10.0.0.1:6379 --disable-usage-stats{arguments}"
+    assert head.startswith(f"|token|{data_root}|start --head --port=6379 --dashboard-host=127.0.0.1")
     assert head.endswith(f"--disable-usage-stats{arguments}")
 
 
 def test_a_machine_without_the_set_up_is_told_so(cluster: dict[str, Any], tmp_path: Path) -> None:
     done = subprocess.run(
-        ["bash", "-c", cluster["setup_commands"][0]], env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}, capture_output=True, text=True
+        ["bash", "-c", cluster["setup_commands"][0]],
+        env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 1
     assert "make setup" in done.stderr

@@ -1,0 +1,84 @@
+"""llama.cpp, in process: load a GGUF file, answer a chat, tell the next token."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from deepred_ray.engine import Messages
+from deepred_ray.errors import ModelError
+
+
+class Llama:
+    """A GGUF file in llama.cpp's server, reached by function calls.
+
+    Raises:
+        ModelError: llama.cpp cannot load the file.
+    """
+
+    def __init__(self, gguf: Path, context: int = 2048) -> None:
+        import xllamacpp
+
+        if not gguf.is_file():
+            raise ModelError(f"no GGUF file {gguf}", "Run `deepred export` first.")
+        params = xllamacpp.CommonParams()
+        params.model.path = str(gguf)
+        params.n_ctx = context
+        params.n_parallel = 1
+        params.cpuparams.n_threads = os.cpu_count() or 1
+        params.warmup = False
+        params.port = 0  # any free one; loopback, and nobody calls it
+        params.use_jinja = True
+        params.verbosity = 0
+        try:
+            self._server = xllamacpp.Server(params)
+        except RuntimeError as error:
+            raise ModelError(f"llama.cpp cannot load {gguf}: {error}") from error
+
+    def chat(
+        self, messages: Messages, *, max_tokens: int, temperature: float, on_text: Callable[[str], None] | None = None
+    ) -> str:
+        """The answer to `messages`; temperature 0 is greedy. `on_text` gets the pieces as they come."""
+        request = {
+            "messages": messages,
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "stream": on_text is not None,
+        }
+        pieces: list[str] = []
+
+        def piece(chunk: Any) -> None:
+            for choice in loaded(chunk).get("choices", ()):
+                if text := choice["delta"].get("content"):
+                    pieces.append(text)
+                    if on_text:
+                        on_text(text)
+
+        if on_text:
+            self._server.handle_chat_completions(request, piece)
+            return "".join(pieces)
+        answer = checked(self._server.handle_chat_completions(request))
+        return str(answer["choices"][0]["message"]["content"])
+
+    def complete(self, ids: Sequence[int], max_tokens: int) -> list[int]:
+        """Greedy token ids that follow `ids`."""
+        answer = checked(
+            self._server.handle_completions(
+                {"prompt": list(ids), "n_predict": max_tokens, "temperature": 0.0, "logprobs": 1}
+            )
+        )
+        return [int(token["id"]) for token in answer["choices"][0]["logprobs"]["content"]]
+
+
+def loaded(answer: Any) -> dict[str, Any]:
+    value = json.loads(answer) if isinstance(answer, str | bytes) else answer
+    return value if isinstance(value, dict) else {}
+
+
+def checked(answer: Any) -> dict[str, Any]:
+    """Raises ModelError if the server answered with an error."""
+    value = loaded(answer)
+    if "error" in value:
+        raise ModelError(f"llama.cpp: {value['error']}")
+    return value
