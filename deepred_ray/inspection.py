@@ -44,6 +44,8 @@ SHOWN_CHARS = 700
 SHOWN_ITEMS = 16
 COUNTS_SHOWN = 12
 BATCH_ROWS = 1024
+# Kept for all of 70,000 files, their footers alone would fill gigabytes.
+SPARING = {"cache_metadata": False}
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Table:
 
     def rows(self) -> int:
         with self.dataset() as dataset:
-            return int(dataset.count_rows())
+            return int(dataset.count_rows(**SPARING))
 
     def schema(self) -> pa.Schema:
         with self.dataset() as dataset:
@@ -83,18 +85,20 @@ class Table:
 
     def head(self, rows: int) -> list[dict[str, Any]]:
         with self.dataset() as dataset:
-            head: pa.Table = dataset.head(rows, batch_size=max(rows, 1), batch_readahead=1, fragment_readahead=1)
+            head: pa.Table = dataset.head(rows, batch_size=max(rows, 1), **SPARING)
             return list(head.to_pylist(maps_as_pydicts="strict"))
 
-    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    def batches(self, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """All rows in the order of the files, of all columns or of some."""
         with self.dataset() as dataset:
-            yield from dataset.to_batches(columns=list(columns) if columns else None, batch_size=BATCH_ROWS)
+            # One file after the other: a scan of all reads far ahead of whoever takes long over a batch.
+            for fragment in dataset.get_fragments():
+                yield from fragment.to_batches(dataset.schema, columns=columns, batch_size=BATCH_ROWS, **SPARING)
 
     def counts(self) -> dict[str, Counter[str]]:
         """Column -> value -> rows, for the columns that are worth counting."""
         counts: dict[str, Counter[str]] = {column: Counter() for column in self.counted}
-        for batch in self.batches(self.counted) if counts else ():
+        for batch in self.batches(list(counts)) if counts else ():
             for column, counter in counts.items():
                 for item in pc.value_counts(batch[column]).to_pylist():
                     value = NULL_MEANS.get(self.name, "none") if item["values"] is None else str(item["values"])
@@ -117,11 +121,7 @@ def require(run: Run) -> None:
         return
     root = Folder(run.folder.filesystem, run.folder.path.rsplit("/", 1)[0])
     names = [folder.name for folder in root.folders() if (folder / "config.json").exists()]
-    where = (
-        f"Runs there: {', '.join(names)}."
-        if names
-        else "No run is there; --data-root or $GUTENBERG_DATA names the folder."
-    )
+    where = f"Runs there: {', '.join(names)}." if names else "No run is there; --data-root or $GUTENBERG_DATA names the folder."
     raise InputError(f"no run {run.name} in {root.path}", where)
 
 
@@ -203,7 +203,7 @@ def legible(value: Any) -> str:
         if value and isinstance(value[0], dict):
             return "\n".join(f"{legible(message['role'])}: {legible(message['content'])}" for message in value)
         rest = f" … ({len(value):,} values)" if len(value) > SHOWN_ITEMS else ""
-    XX
+        return "; ".join(legible(item) for item in value[:SHOWN_ITEMS]) + rest
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
@@ -282,9 +282,7 @@ def status(run: Run) -> int:
     lines = []
     for stage, manifest in manifests.items():
         if manifest:
-            changed = [
-                name for name in STAGES if name in manifest.inputs and not is_fresh(manifest, name, manifests[name])
-            ]
+            changed = [name for name in STAGES if name in manifest.inputs and not is_fresh(manifest, name, manifests[name])]
             state = f"whole, but `{changed[0]}` changed" if changed else "whole"
             lines.append([stage, state, done_text(manifest)])
         elif stage in begun:
@@ -338,7 +336,8 @@ def progress(run: Run, stage: str) -> str:
         step = last_step(run)
         return "no step is logged" if step is None else f"step {step:,}"
     if stage == "export":
-        return f"{len(run.table('gguf').files('.gguf'))} GGUF files"
+        # A folder each, which appears when its file is whole and verified.
+        return f"GGUF: {', '.join(folder.name for folder in run.table('gguf').folders()) or 'none'}"
     return f"{rows.get('responses', 0):,} answers"
 
 
@@ -350,8 +349,8 @@ def accepted_slots(candidates: Table) -> int:
 
 
 def last_step(run: Run) -> int | None:
-    """The optimizer step of the last whole line of train/metrics.jsonl."""
-    file = run.folder / "train" / "metrics.jsonl"
+    """The optimizer step of the last whole line of train/metrics.jsonl; None where there is none on this machine."""
+    file = run.scratch / "train" / "metrics.jsonl"
     lines = file.read_bytes().split(b"\n")[:-1] if file.exists() else []
     return int(json.loads(lines[-1])["step"]) if lines else None
 

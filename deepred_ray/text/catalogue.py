@@ -37,11 +37,13 @@ def parse(text: str) -> dict[int, Entry]:
         raise ValueError(f"not Gutenberg's catalogue: no column {', '.join(missing)}")
     entries = {}
     for row in reader:
+        if None in row.values():
+            raise ValueError(f"catalogue line {reader.line_num}: the row breaks off")
         if row["Type"] != "Text":
             continue
         try:
             book_id = int(row["Text#"])
-        except (TypeError, ValueError) as error:
+        except ValueError as error:
             raise ValueError(f"catalogue line {reader.line_num}: Text# is {row['Text#']!r}") from error
         authors = split(row["Authors"])
         birth, death = life(authors[0]) if authors else (None, None)
@@ -57,8 +59,8 @@ def parse(text: str) -> dict[int, Entry]:
     return entries
 
 
-def split(cell: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in (cell or "").split(";") if part.strip())
+def split(cell: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in cell.split(";") if part.strip())
 
 
 def life(author: str) -> tuple[int | None, int | None]:
@@ -78,7 +80,10 @@ def select(
     entries: Mapping[int, Entry], priority: Sequence[int], subjects: Collection[str], language: str, limit: int
 ) -> list[int]:
     """The priority ids, then the entries with the most of `subjects` in their headings, up to `limit` ids in all."""
-    pattern = re.compile("|".join(rf"\b{re.escape(subject)}\b" for subject in subjects), re.I)
+    if not subjects:
+        return list(priority)
+    # Not \b: a heading such as "Mars (Planet)" ends in no letter.
+    pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, subjects))})(?!\w)", re.I)
     first = set(priority)
     scored = [
         (-len({hit.lower() for hit in pattern.findall(" ; ".join(entry.subjects))}), entry.book_id)

@@ -53,7 +53,8 @@ def parse_reply(reply: str, finish_reason: str, prompt: Prompt) -> tuple[str, st
         return Reject("truncated", f"finish reason {finish_reason}")
     try:
         parsed = json.loads(reply)
-    except ValueError as error:
+        json.dumps(parsed, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but no text
+    except (ValueError, RecursionError) as error:
         return Reject("malformed_json", str(error))
     if not isinstance(parsed, dict) or not all(isinstance(parsed.get(key), str) for key in ("question", "answer")):
         return Reject("malformed_json", "no question and answer strings")

@@ -1,5 +1,6 @@
 """The entry points of jobs/, submitted to the job server of a real Ray head."""
 
+import contextlib
 import os
 import shutil
 import socket
@@ -22,10 +23,8 @@ from deepred_ray.storage import count_values
 
 ROOT = Path(__file__).resolve().parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))
-STAGES = {"pipeline": "run"} | {
-    name: name for name in ("acquire", "corpus", "synthesize", "train", "export", "evaluate")
-}
-HEAD_STARTS_S = 90
+STAGES = {"pipeline": "run"} | {name: name for name in ("acquire", "corpus", "synthesize", "train", "export", "evaluate")}
+HEAD_STARTS_S = 180
 JOB_TAKES_S = 240
 TOKEN = uuid.uuid4().hex
 
@@ -41,7 +40,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def environment() -> dict[str, str]:
-    """This process's environment, with the virtual environment first, and with a token of our own in place of another Ray's."""
+    """This process's environment with the virtual environment first, and of Ray's variables only a token of our own."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_") and name != "PYTHONPATH"}
     return kept | {
         "PATH": f"{Path(sys.executable).parent}:{kept['PATH']}",
@@ -91,17 +90,13 @@ def ask(job_server: str, path: str) -> Any:
 
 
 def end(head: "subprocess.Popen[bytes]") -> None:
-    """Stop the head, and what it started and left."""
-    family = psutil.Process(head.pid).children(recursive=True) if head.poll() is None else []
-    head.terminate()
-    try:
-        head.wait(timeout=15)
-    except subprocess.TimeoutExpired:
-        head.kill()
-        head.wait()
-    _, left = psutil.wait_procs(family, timeout=5)
-    for process in left:
-        process.kill()
+    """End the head and what it started, at once: on SIGTERM it waits for its workers first."""
+    family = [psutil.Process(head.pid), *psutil.Process(head.pid).children(recursive=True)] if head.poll() is None else []
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    head.wait()
+    psutil.wait_procs(family, timeout=10)
 
 
 @pytest.fixture
@@ -131,9 +126,7 @@ def submit(job_server: str, working_dir: Path, name: str, *entrypoint: str) -> "
         "--working-dir",
         str(working_dir),
     ]
-    return subprocess.run(
-        [*command, "--", *entrypoint], env=environment(), capture_output=True, text=True, timeout=JOB_TAKES_S
-    )
+    return subprocess.run([*command, "--", *entrypoint], env=environment(), capture_output=True, text=True, timeout=JOB_TAKES_S)
 
 
 def status_and_logs(job_server: str, name: str) -> tuple[str, str]:
@@ -158,9 +151,7 @@ def test_a_job_runs_the_submitted_code_and_makes_its_table(job_server: str, work
     assert "6 of 8 books kept" in logs
 
 
-def test_a_failed_job_says_why_and_a_resubmitted_one_goes_on(
-    job_server: str, working_dir: Path, tmp_path: Path
-) -> None:
+def test_a_failed_job_says_why_and_a_resubmitted_one_goes_on(job_server: str, working_dir: Path, tmp_path: Path) -> None:
     closed = f"http://127.0.0.1:{free_ports(1)[0]}"
     write_config(working_dir, tmp_path / "runs", closed)
     failed = submit(job_server, working_dir, "closed", "python", "jobs/acquire.py", "--config", "test.toml")

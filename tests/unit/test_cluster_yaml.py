@@ -40,16 +40,12 @@ def test_the_dashboard_stays_on_loopback_and_the_rest_asks_for_a_token(cluster: 
 
 
 @pytest.mark.parametrize("settings", ["", 'DEEPRED_RAY_ARGS="--num-gpus=2 --num-cpus=16"\nGUTENBERG_DATA=/mnt/runs\n'])
-def test_start_commands_read_the_environment_and_the_node_file(
-    cluster: dict[str, Any], tmp_path: Path, settings: str
-) -> None:
+def test_start_commands_read_the_environment_and_the_node_file(cluster: dict[str, Any], tmp_path: Path, settings: str) -> None:
     """The commands run in a home whose `ray` notes how it was called."""
     binaries = tmp_path / "deepred_ray/.venv/bin"
     binaries.mkdir(parents=True)
     (binaries / "activate").write_text(f"export PATH={binaries}:$PATH\n")
-    (binaries / "ray").write_text(
-        f'#!/bin/sh\necho "$OMP_NUM_THREADS|$RAY_AUTH_MODE|$GUTENBERG_DATA|$*" >> {tmp_path}/calls\n'
-    )
+    (binaries / "ray").write_text(f'#!/bin/sh\necho "$OMP_NUM_THREADS|$RAY_AUTH_MODE|$GUTENBERG_DATA|$*" >> {tmp_path}/calls\n')
     (binaries / "ray").chmod(0o755)
     if settings:
         (tmp_path / "deepred.env").write_text(settings)

@@ -111,9 +111,7 @@ def test_all_tables_with_counts(run: Run, capsys: pytest.CaptureFixture[str]) ->
 
 def test_other_tables_are_counted(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     tries = [("core-0", None), ("core-0", "copied"), ("core-1", "copied"), ("core-2", None)]
-    write(
-        run, "candidates", CANDIDATES, [row(CANDIDATES, example_id=slot, attempt=0, reason=why) for slot, why in tries]
-    )
+    write(run, "candidates", CANDIDATES, [row(CANDIDATES, example_id=slot, attempt=0, reason=why) for slot, why in tries])
     write(
         run,
         "tokens",
@@ -259,18 +257,16 @@ def test_progress_of_each_stage(run: Run, capsys: pytest.CaptureFixture[str]) ->
     slots = [row(SLOTS, example_id=f"core-{number}") for number in range(4)]
     write(run, "slots", SLOTS, slots)
     tries = [("core-0", None), ("core-0", None), ("core-1", "copied"), ("core-2", None)]
-    write(
-        run, "candidates", CANDIDATES, [row(CANDIDATES, example_id=slot, attempt=0, reason=why) for slot, why in tries]
-    )
+    write(run, "candidates", CANDIDATES, [row(CANDIDATES, example_id=slot, attempt=0, reason=why) for slot, why in tries])
     metrics = b'{"step": 20, "loss": 3.5}\n{"step": 40, "loss": 3.1}\n{"step": 6'
     (run.folder / "train" / "metrics.jsonl").write_bytes(metrics)
-    (run.folder / "gguf" / "deepred-q8_0.gguf").write_bytes(b"GGUF")
+    (run.folder / "gguf" / "deepred-q8_0" / "deepred-q8_0.gguf").write_bytes(b"GGUF")
     inspection.status(run)
     lines = lines_of(capsys.readouterr().out)
     assert lines["acquire"] == "interrupted | 2 books kept, 1 rejected"
     assert lines["synthesize"] == "interrupted | 2 of 4 slots have an accepted reply, 4 tries"
     assert lines["train"] == "interrupted | step 40"
-    assert lines["export"] == "interrupted | 1 GGUF files"
+    assert lines["export"] == "interrupted | GGUF: deepred-q8_0"
     assert lines["evaluate"] == "interrupted | 0 answers"
 
 
@@ -314,16 +310,12 @@ def test_who_writes(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert lines_of(printed)["corpus"].startswith("running |")
     assert lines_of(printed)["synthesize"].startswith("interrupted |")
-    assert (
-        f"not now: process {os.getpid()} on host {socket.gethostname()} is writing (last heartbeat 0 s ago)" in printed
-    )
+    assert f"not now: process {os.getpid()} on host {socket.gethostname()} is writing (last heartbeat 0 s ago)" in printed
     inspection.status(run)
     assert capsys.readouterr().out.endswith("safe: repeating the command goes on from here\n")
 
 
-@pytest.mark.parametrize(
-    ("host", "beat_age_s", "alive"), [("elsewhere", 5, True), ("elsewhere", 3600, False), ("here", 5, False)]
-)
+@pytest.mark.parametrize(("host", "beat_age_s", "alive"), [("elsewhere", 5, True), ("elsewhere", 3600, False), ("here", 5, False)])
 def test_a_lease_of_another_process(
     run: Run, capsys: pytest.CaptureFixture[str], host: str, beat_age_s: float, alive: bool
 ) -> None:
