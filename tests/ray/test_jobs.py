@@ -51,11 +51,11 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def job_server() -> Iterator[str]:
-    """Address of the job server of a head that listens on loopback only; all its processes end with the module."""
+    """Address, on loopback, of a head's job server, which asks for our token; all its processes end with the module."""
     temporary = tempfile.mkdtemp(prefix="dr", dir="/tmp")  # socket paths must be short
     dashboard, agent, metrics, client = free_ports(4)
     address = f"http://127.0.0.1:{dashboard}"
-    command = [RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.1", "--port=0", "--num-cpus=2"]
+    command = [RAY, "start", "--head", "--block", "--port=0", "--num-cpus=2"]
     command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
     command += [f"--metrics-export-port={metrics}", f"--ray-client-server-port={client}", f"--temp-dir={temporary}"]
     command += ["--object-store-memory=200000000", "--disable-usage-stats"]
