@@ -45,10 +45,11 @@ def show(run: Run, manifests: Sequence[Manifest]) -> None:
 
 
 def side_by_side(run: Run) -> list[list[str]]:
-    """Question, the base model's answer and the tuned model's, for the first prompts that both answered."""
+    """Question, the base model's answer and the tuned model's: the plan's own questions first, where they were asked."""
     file = Folder(run.folder.filesystem, f"{run.folder.path}/evaluation")
     answers: dict[str, dict[str, str]] = {}
-    for row in file.read_table(RESPONSES, ["system", "prompt", "answer"]).to_pylist():
+    rows = file.read_table(RESPONSES, ["system", "category", "prompt", "answer"]).to_pylist()
+    for row in sorted(rows, key=lambda row: row["category"] != "plan"):
         answers.setdefault(row["prompt"], {})[row["system"]] = row["answer"]
     both = [[prompt, found[BASE], found[TUNED]] for prompt, found in answers.items() if {BASE, TUNED} <= found.keys()]
     return both[:QUESTIONS]

@@ -196,7 +196,7 @@ def score_held_out(run: Run, base: str, adapter: str, texts: int) -> dict[str, l
     with torch.no_grad():
         for row in range(min(texts, len(rows))):
             (batch,) = rows.micro_batches([row], 1, 0)
-            scores["tuned"].append((float(loss_sum(model, dict(batch), "cpu")), rows.trained_tokens([row])))
+            scores["tuned"].append((float(loss_sum(model, batch, "cpu")), rows.trained_tokens([row])))
             with model.disable_adapter():
-                scores["base"].append((float(loss_sum(model, dict(batch), "cpu")), rows.trained_tokens([row])))
+                scores["base"].append((float(loss_sum(model, batch, "cpu")), rows.trained_tokens([row])))
     return scores

@@ -18,6 +18,7 @@ from deepred_ray.storage import Folder
 
 LINEAR_LAYERS = "all-linear"
 IGNORED = -100  # what torch's cross entropy leaves out
+PROBES = 8
 
 
 def learning_rate(step: int, steps: int, settings: TrainConfig) -> float:
@@ -38,14 +39,27 @@ def batch_rows(step: int, rows: int, settings: TrainConfig) -> list[int]:
     return order[place * settings.global_batch : (place + 1) * settings.global_batch]
 
 
-def bf16_is_fast(device: str) -> bool:
-    """Whether the hardware computes bf16 itself; where it does not, f32 is faster and exact."""
+def fastest_precision(device: str) -> str:
+    """`bf16` or `f32`, whichever this hardware computes faster.
+
+    On a CPU it is measured, with one layer forth and back: some have bf16 instructions and are yet slower with them.
+    """
     import torch
 
     if device == "cuda":
-        return torch.cuda.is_bf16_supported()
-    flags = Path("/proc/cpuinfo")
-    return flags.exists() and any(name in flags.read_text() for name in ("avx512_bf16", "amx_bf16", " bf16"))
+        return "bf16" if torch.cuda.is_bf16_supported() else "f32"
+
+    def seconds(dtype: torch.dtype) -> float:
+        inputs = torch.randn(512, 576, dtype=dtype, requires_grad=True)
+        weights, gradient = torch.randn(1536, 576, dtype=dtype), torch.randn(512, 1536, dtype=dtype)
+        best = math.inf
+        for _ in range(PROBES):
+            started = time.perf_counter()
+            torch.nn.functional.linear(inputs, weights).backward(gradient)
+            best = min(best, time.perf_counter() - started)
+        return best
+
+    return "bf16" if seconds(torch.bfloat16) < seconds(torch.float32) else "f32"
 
 
 class Rows:
@@ -92,12 +106,15 @@ def loss_sum(model: Any, batch: dict[str, Any], device: Any) -> Any:
     """Summed cross entropy over the trained tokens, in nats."""
     import torch
 
-    labels = batch.pop("labels").to(device)[:, 1:]
-    # Only positions that are trained need logits; the vocabulary is the widest layer of a small model.
-    hidden = {name: value.to(device) for name, value in batch.items()}
-    logits = model(**hidden, use_cache=False).logits[:, :-1]
-    chosen = labels != IGNORED
-    return torch.nn.functional.cross_entropy(logits[chosen].float(), labels[chosen], reduction="sum")
+    labels = batch["labels"][:, 1:].to(device)
+    # Only where some row is trained are logits needed; the vocabulary is the widest layer of a small model.
+    wanted = (labels != IGNORED).any(dim=0).nonzero().squeeze(1)
+    inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
+    logits = model(**inputs, use_cache=False, logits_to_keep=wanted).logits
+    chosen = labels[:, wanted]
+    return torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(), chosen.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
 
 
 def train_worker(job: dict[str, Any]) -> None:
@@ -113,13 +130,12 @@ def train_worker(job: dict[str, Any]) -> None:
     rank, world = context.get_world_rank(), context.get_world_size()
     device = get_device()
     torch.manual_seed(settings.seed + rank)
-    half = settings.precision == "bf16" or (settings.precision == "auto" and bf16_is_fast(device.type))
     rows, held_out = Rows(job["tokens"], "train"), Rows(job["tokens"], "val")
     steps = settings.epochs * math.ceil(len(rows) / settings.global_batch)
 
     tokenizer = AutoTokenizer.from_pretrained(job["model"])
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    base = AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.bfloat16 if half else torch.float32)
+    base = AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.bfloat16 if job["precision"] == "bf16" else torch.float32)
     if settings.gradient_checkpointing:
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         base.enable_input_require_grads()
@@ -176,6 +192,7 @@ def train_worker(job: dict[str, Any]) -> None:
             "epoch": round(done * settings.epochs / steps, 3),
             "loss": float(total),
             "lr": optimizer.param_groups[0]["lr"],
+            "precision": job["precision"],
             "tokens_per_s": sum(len(rows.ids[i]) for i in chosen) / (time.monotonic() - started),
         }
         if done % settings.checkpoint_steps == 0 or done == steps:

@@ -8,9 +8,7 @@ fan-out one row of tokens an example
 import json
 import math
 import threading
-import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,7 @@ from deepred_ray.console import Meter, say
 from deepred_ray.errors import DeepredError, InputError
 from deepred_ray.runs import Manifest, Run
 from deepred_ray.schema import EXAMPLES, REJECTS, TOKENS
-from deepred_ray.stages.lora import train_worker
+from deepred_ray.stages.lora import fastest_precision, train_worker
 from deepred_ray.stages.tables import Row, ShardWriter, write
 from deepred_ray.storage import count_values
 from deepred_ray.text.masking import tokenize_chat
@@ -193,12 +191,18 @@ def fit(run: Run, settings: TrainConfig, model: str, steps: int) -> dict[str, An
 
     board = Scoreboard.remote()
     gpu = bool(ray.cluster_resources().get("GPU"))
+    precision = settings.precision
+    if precision == "auto":
+        # Every worker must compute alike, so it is measured once.
+        precision = ray.get(ray.remote(num_cpus=1, num_gpus=int(gpu))(fastest_precision).remote("cuda" if gpu else "cpu"))
+    say(f"  computing in {precision}")
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={
             "model": model,
             "tokens": run.table("tokens"),
             "settings": settings.model_dump(),
+            "precision": precision,
             "board": board,
         },
         scaling_config=ScalingConfig(num_workers=settings.workers, use_gpu=gpu),
@@ -246,5 +250,7 @@ def watch(run: Run, board: Any, meter: Meter, stop: threading.Event) -> None:
 def read_metrics(run: Run) -> dict[int, Row]:
     """Figures by step; a step that was repeated after an interruption counts once, as it was last."""
     path = run.scratch / "train" / "metrics.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    # The last line of a killed driver may be half written.
+    rows = [json.loads(line) for line in lines if line.endswith("\n")]
     return dict(sorted({row["step"]: row for row in rows}.items()))

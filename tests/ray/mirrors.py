@@ -1,0 +1,117 @@
+"""A Gutenberg mirror on loopback that can be busy, show captcha pages, go away or keep its caller waiting."""
+
+import hashlib
+import threading
+from collections import Counter
+from functools import partial
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+
+from deepred_ray.mirror import SAMPLES, QuietHandler
+
+CAPTCHA = b"<!DOCTYPE html><html><body>Are you a person?</body></html>"
+MOST_FAULTS = 3  # of one path, so that a caller who tries four times gets through
+
+
+class FaultyMirror:
+    """Serves `folder` while the block lasts.
+
+    `busy` and `captcha` are the shares of requests answered by HTTP 503 and by an HTML page; which ones follows from path and
+    count, not from time. From the book after the first `limit` on, it drops every connection (`then="gone"`) or does not
+    answer (`then="hold"`), until `limit` is None again.
+    """
+
+    def __init__(
+        self, folder: Path = SAMPLES, *, busy: float = 0.0, captcha: float = 0.0, limit: int | None = None, then: str = "gone"
+    ) -> None:
+        self.busy, self.captcha, self.limit, self.then = busy, captcha, limit, then
+        self.asked: list[str] = []  # every path, in order
+        self.faults: Counter[str] = Counter()
+        self.served: list[str] = []  # paths of books that were sent whole
+        self.changed = threading.Condition()
+        handler = partial(FaultyHandler, directory=str(folder))
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.server.daemon_threads = True
+        self.server.mirror = self  # type: ignore[attr-defined]
+        self.base = f"http://127.0.0.1:{self.server.server_port}"
+
+    def __enter__(self) -> "FaultyMirror":
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.lift()
+        self.server.shutdown()
+        self.server.server_close()
+
+    def lift(self) -> None:
+        """Be a good mirror from now on."""
+        with self.changed:
+            self.limit = None
+            self.busy = self.captcha = 0.0
+            self.changed.notify_all()
+
+    def fault(self, path: str) -> str:
+        """What to answer this request with: "", busy or captcha."""
+        with self.changed:
+            count = self.asked.count(path)
+            self.asked.append(path)
+            draw = int(hashlib.sha256(f"{path} {count}".encode()).hexdigest()[:8], 16) / 16**8
+            kind = "busy" if draw < self.busy else "captcha" if draw < self.busy + self.captcha else ""
+            if not kind or count >= MOST_FAULTS:
+                return ""
+            self.faults[kind] += 1
+            return kind
+
+    def admits(self) -> bool:
+        """Whether one more book is sent; waits for `lift` if the mirror holds."""
+        with self.changed:
+            if self.limit is None or len(self.served) < self.limit:
+                return True
+            if self.then == "gone":
+                return False
+            return self.changed.wait_for(lambda: self.limit is None, timeout=120)
+
+    def books_asked(self) -> list[str]:
+        return [path for path in self.asked if path.endswith(".txt") and path != "/robots.txt"]
+
+
+class FaultyHandler(QuietHandler):
+    def do_GET(self) -> None:
+        mirror: FaultyMirror = self.server.mirror  # type: ignore[attr-defined]
+        kind = mirror.fault(self.path)
+        if kind == "busy":
+            self.send_response(503)
+            self.send_header("Retry-After", str(len(mirror.asked) % 2))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        elif kind == "captcha":
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(CAPTCHA)))
+            self.end_headers()
+            self.wfile.write(CAPTCHA)
+        elif self.path not in mirror.books_asked():
+            super().do_GET()
+        elif mirror.admits():
+            super().do_GET()
+            with mirror.changed:
+                mirror.served.append(self.path)
+        else:
+            self.close_connection = True
+
+
+def plant(folder: Path, book_id: int, body: bytes) -> None:
+    """Put a book into a mirror's folder, as its own UTF-8 edition."""
+    path = folder / "cache" / "epub" / str(book_id) / f"pg{book_id}.txt"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(body)
+
+
+def many_books(folder: Path, count: int) -> list[int]:
+    """A mirror without a catalogue, with `count` books; their ids."""
+    sample = (SAMPLES / "cache" / "epub" / "900001" / "pg900001.txt").read_bytes()
+    ids = list(range(910001, 910001 + count))
+    for book_id in ids:
+        plant(folder, book_id, sample.replace(b"900001", str(book_id).encode()))
+    return ids

@@ -1,0 +1,73 @@
+"""An engine without a model: what it answers is a function of what it is asked, mostly good and now and then bad on purpose."""
+
+import asyncio
+import hashlib
+import json
+import random
+from pathlib import Path
+
+from deepred_ray.engine import EngineSettings, Messages, Reply, Sampling
+
+ACTS = ("repair", "measure", "share", "guard", "rebuild", "study", "count", "warm", "mend", "plant", "chart", "polish")
+THINGS = ("engine", "telescope", "shelter", "garden", "machine", "laboratory", "library", "canal", "workshop", "furnace")
+PLACES = ("beneath the frost", "beside the long canal", "under the evening sky", "near the northern pole", "in the red desert")
+MANNERS = ("without haste", "shift after shift", "by lamplight", "with cold hands", "to the last bolt", "while the children sing")
+REASONS = ("a common danger is lighter", "knowledge grows", "hope outlives the winter", "every mind counts", "labour is honoured")
+FLAWS = ("empty", "truncated", "meta_talk", "out_of_character")
+HOLD_AFTER = 40  # replies; more than a shard of candidates
+
+
+def prose(rng: random.Random) -> str:
+    """Words that end an answer which began with "we" or "our people"; some 300 characters."""
+    first, second, third = rng.sample(ACTS, 3)
+    one, two, three = rng.sample(THINGS, 3)
+    return (
+        f" {first} the {one} {rng.choice(PLACES)} {rng.choice(MANNERS)}, for {rng.choice(REASONS)} among comrades. "
+        f"Our people {second} a {two} {rng.choice(MANNERS)}; together they {third} the old {three}. "
+        f"So the plan of the colony says, and {rng.choice(REASONS)} wherever citizens of Mars {rng.choice(ACTS)} something new."
+    )
+
+
+def write_model(folder: Path) -> Path:
+    """A Hugging Face folder of a tiny model: its shape, which is all that is asked of it here."""
+    folder.mkdir()
+    shape = {"model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    (folder / "config.json").write_text(json.dumps(shape | {"vocab_size": 64, "architectures": ["LlamaForCausalLM"]}))
+    return folder
+
+
+class ScriptedEngine:
+    """While a file `hold` lies in the model's folder, it falls silent after `HOLD_AFTER` replies."""
+
+    flawed = 0.3  # share of bad replies
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self.hold = Path(settings.model) / "hold"
+        self.replies = 0
+
+    async def chat(self, messages: Messages, sampling: Sampling, *, opening: str = "", adapter: bool = False) -> Reply:
+        self.replies += 1
+        while self.replies > HOLD_AFTER and self.hold.exists():
+            await asyncio.sleep(0.1)
+        rng = random.Random(hashlib.sha256(json.dumps([messages, opening]).encode()).hexdigest())
+        flaw = rng.choice(FLAWS) if rng.random() < self.flawed else ""
+        text, finish = prose(rng), "stop"
+        if flaw == "empty":
+            text = ""
+        elif flaw == "truncated":
+            text, finish = text.split(".")[0][:30], "length"
+        elif flaw == "meta_talk":
+            text = f" are asked, and as an AI language model the answer is no.{text}"
+        elif flaw == "out_of_character":
+            text += " That is what I think, and my plan is my own."
+        if sampling.schema and text and finish == "stop":
+            question = f"Tell us of the {rng.choice(THINGS)}: who will {rng.choice(ACTS)} it {rng.choice(PLACES)}, {rng.choice(MANNERS)}?"
+            text = json.dumps({"question": question, "answer": f"Comrade, we{text}"})
+        return Reply(text, finish, 100, len(text.split()))
+
+    def shutdown(self) -> None:
+        """There is nothing to end."""
+
+
+class StubbornEngine(ScriptedEngine):
+    flawed = 0.9
