@@ -7,6 +7,7 @@ from pathlib import Path
 
 from deepred_ray.console import console
 from deepred_ray.errors import InputError
+from deepred_ray.llama import Llama
 from deepred_ray.runs import Run
 from deepred_ray.theme import Theme
 
@@ -70,10 +71,8 @@ def newest_gguf(run: Run) -> Path:
     return run.local_copy(folder) / name
 
 
-def load_quietly(gguf: Path) -> "Llama":  # noqa: F821
+def load_quietly(gguf: Path) -> Llama:
     """llama.cpp writes its own log to the error stream; only errors of ours belong there."""
-    from deepred_ray.llama import Llama
-
     sys.stderr.flush()
     errors = os.dup(2)
     try:

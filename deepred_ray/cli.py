@@ -75,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def overview() -> str:
     listing = "\n".join(f"  {name:<11} {text}" for name, text in (STAGE_HELP | TOOL_HELP).items())
-    return f"deepred: old books become a model with a voice and a period of its own\n\nusage: deepred COMMAND [options]\n\n{listing}\n\n{EPILOG}"
+    title = "deepred: old books become a model with a voice and a period of its own"
+    return f"{title}\n\nusage: deepred COMMAND [options]\n\n{listing}\n\n{EPILOG}"
 
 
 def report(error: BaseException, debug: bool) -> int:

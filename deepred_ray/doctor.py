@@ -363,3 +363,12 @@ def judge_hub_answer(model: str, status: int) -> Check:
 def check_quantizer(path: str | None) -> Check:
     """llama.cpp's `llama-quantize` is optional: f32, f16, bf16 and q8_0 are written without it."""
     return Check("llama-quantize", True, path or "not on PATH; needed for K-quants (q4_k_m) only")
+
+
+def show(checks: list[Check]) -> int:
+    """Print a line a check, with the cure under what is not ok; 1 if anything is not."""
+    for check in checks:
+        print(f"{'ok ' if check.ok else 'NOT'}  {check.name:<22} {check.found}")
+        if not check.ok:
+            print(f"{'':27}cure: {check.cure}")
+    return 0 if all(check.ok for check in checks) else 1

@@ -275,7 +275,7 @@ def status(run: Run) -> int:
         InputError: no such run.
     """
     require(run)
-    holder = lease_of(run)
+    holder = run.lease_holder()
     alive = holder is not None and lease_alive(holder, socket.gethostname())
     manifests = {stage: run.manifest(stage) for stage in STAGES}
     begun = [stage for stage in STAGES if manifests[stage] is None and run.begun(stage) is not None]
@@ -295,15 +295,6 @@ def status(run: Run) -> int:
     everything = all(state == "whole" for _, state, _ in lines)
     console.console.print(verdict(holder, alive=alive, everything=everything), markup=False, soft_wrap=True)
     return 0
-
-
-def lease_of(run: Run) -> dict[str, Any] | None:
-    """Who holds the run; None if nobody does, or let go of it at this moment."""
-    try:
-        holder: dict[str, Any] = (run.folder / "lease.json").read_json()
-    except FileNotFoundError:
-        return None
-    return holder
 
 
 def is_fresh(manifest: Manifest, name: str, source: Manifest | None) -> bool:

@@ -36,9 +36,7 @@ class Llama:
         except RuntimeError as error:
             raise ModelError(f"llama.cpp cannot load {gguf}: {error}") from error
 
-    def chat(
-        self, messages: Messages, *, max_tokens: int, temperature: float, on_text: Callable[[str], None] | None = None
-    ) -> str:
+    def chat(self, messages: Messages, *, max_tokens: int, temperature: float, on_text: Callable[[str], None] | None = None) -> str:
         """The answer to `messages`; temperature 0 is greedy. `on_text` gets the pieces as they come."""
         request = {
             "messages": messages,
@@ -64,9 +62,7 @@ class Llama:
     def complete(self, ids: Sequence[int], max_tokens: int) -> list[int]:
         """Greedy token ids that follow `ids`."""
         answer = checked(
-            self._server.handle_completions(
-                {"prompt": list(ids), "n_predict": max_tokens, "temperature": 0.0, "logprobs": 1}
-            )
+            self._server.handle_completions({"prompt": list(ids), "n_predict": max_tokens, "temperature": 0.0, "logprobs": 1})
         )
         return [int(token["id"]) for token in answer["choices"][0]["logprobs"]["content"]]
 

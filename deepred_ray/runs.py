@@ -1,7 +1,7 @@
 """The run folder: where things lie, who may write, what is whole, and what has to be done again.
 
-    <stage>/begun.json     settings that a stage was begun with, written before its first row
-    <stage>/manifest.json  counts, times and fingerprints, written last: its presence means that the stage is whole
+<stage>/begun.json     settings that a stage was begun with, written before its first row
+<stage>/manifest.json  counts, times and fingerprints, written last: its presence means that the stage is whole
 """
 
 import contextlib
@@ -226,13 +226,12 @@ class Run:
         file = self.folder / "lease.json"
         me = psutil.Process()
         mine = {"host": socket.gethostname(), "pid": me.pid, "started": me.create_time()}
-        if file.exists():
-            holder = file.read_json()
-            if lease_alive(holder, mine["host"]):
-                raise RunBusyError(
-                    f"run {self.name} is being written by process {holder['pid']} on {holder['host']}",
-                    "Wait for it, stop it, or use another --run NAME.",
-                )
+        holder = self.lease_holder()
+        if holder and lease_alive(holder, str(mine["host"])):
+            raise RunBusyError(
+                f"run {self.name} is being written by process {holder['pid']} on {holder['host']}",
+                "Wait for it, stop it, or use another --run NAME.",
+            )
         stop = threading.Event()
 
         def beat() -> None:
@@ -253,12 +252,22 @@ class Run:
             thread.join()
             file.delete()
 
+    def lease_holder(self) -> dict[str, Any] | None:
+        """Host, pid, start and last beat of the driver that holds the run; None if nobody does."""
+        try:
+            holder: dict[str, Any] = (self.folder / "lease.json").read_json()
+        except FileNotFoundError:
+            return None
+        return holder
+
 
 def lease_alive(holder: dict[str, Any], host: str) -> bool:
     """Whether the process that wrote a lease still runs: asked of the system on the same host, else told by its heartbeat."""
     if holder["host"] == host:
         try:
-            return abs(psutil.Process(holder["pid"]).create_time() - holder["started"]) < 1
+            process = psutil.Process(holder["pid"])
+            same = abs(process.create_time() - holder["started"]) < 1
+            return same and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
     return time.time() - float(holder["beat"]) < LEASE_EXPIRES_S

@@ -93,7 +93,9 @@ class Folder:
             if self.local:
                 os.replace(target, self.path)
         except OSError as error:
-            raise DeepredError(f"cannot write {self.path}: {error}", "Choose a --data-root with room that you may write to.") from error
+            raise DeepredError(
+                f"cannot write {self.path}: {error}", "Choose a --data-root with room that you may write to."
+            ) from error
 
     def read_json(self) -> Any:
         try:

@@ -37,7 +37,11 @@ def show(run: Run, manifests: Sequence[Manifest]) -> None:
     answers = side_by_side(run)
     if answers:
         console.print()
-        table("The same question to both", ["question", "base model", "tuned model"], [[escape(cell) for cell in row] for row in answers])
+        table(
+            "The same question to both",
+            ["question", "base model", "tuned model"],
+            [[escape(cell) for cell in row] for row in answers],
+        )
     console.print()
     for name, path in paths(run, manifests):
         console.print(f"{name:<9} {path}", soft_wrap=True)

@@ -142,9 +142,7 @@ def version_of_venv() -> str | None:
 def output_of(command: Sequence[str], timeout: float = 60) -> str | None:
     """A command's standard output; None where it is missing, fails or takes longer than `timeout` seconds."""
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=timeout, cwd=ROOT
-        )
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=timeout, cwd=ROOT)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None

@@ -35,7 +35,9 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
         InputError: no passage was kept.
     """
     books, chunks = run.table("books"), run.table("chunks")
-    done = {file.name.removesuffix(".parquet") for file in [*chunks.files(".parquet"), *run.table("rejects/corpus").files(".parquet")]}
+    done = {
+        file.name.removesuffix(".parquet") for file in [*chunks.files(".parquet"), *run.table("rejects/corpus").files(".parquet")]
+    }
     shards = books.files(".parquet")
     total = books.read_table(BOOKS, ["book_id"]).num_rows
     # One task a shard of books: a task's rows are whole books, and a book is never split over tasks.

@@ -11,9 +11,7 @@ from deepred_ray.stages.tables import Row
 from deepred_ray.theme import Theme
 
 
-def write_dataset(
-    run: Run, config: Config, theme: Theme, examples: Sequence[Row], rejected: Mapping[str, int], model: str
-) -> None:
+def write_dataset(run: Run, config: Config, theme: Theme, examples: Sequence[Row], rejected: Mapping[str, int], model: str) -> None:
     """dataset/theme_dataset.jsonl with all examples, _train and _val with theirs, stats.json and README.md."""
     folder = run.folder / "dataset"
     for name, split in (("theme_dataset", None), ("theme_dataset_train", "train"), ("theme_dataset_val", "val")):
@@ -47,12 +45,13 @@ def statistics(examples: Sequence[Row], rejected: Mapping[str, int]) -> dict[str
 
 def card(run: Run, config: Config, theme: Theme, stats: Mapping[str, Any], model: str) -> str:
     """A data card in Markdown: what the rows are, where they come from, and what they must not be taken for."""
+    train, val = (stats["splits"].get(split, 0) for split in ("train", "val"))
     counts = "\n".join(f"| {name} | {count} |" for name, count in sorted(stats["components"].items()))
     return f"""# {theme.facts["title"]}: dialogue dataset of run `{run.name}`
 
-{stats["examples"]} ChatML conversations ({stats["splits"].get("train", 0)} train, {stats["splits"].get("val", 0)} val) in the voice of \
-{theme.facts["title"]}, who knows nothing of {theme.cutoff_year} or later. Machine-made: questions and answers were written by the
-model `{model}` and by the theme's banks, on themes found in passages of {stats["works"]} books, and passed the validators of deepred_ray.
+{stats["examples"]} ChatML conversations ({train} train, {val} val) in the voice of {theme.facts["title"]}, who knows nothing of
+{theme.cutoff_year} or later. Machine-made: questions and answers were written by the model `{model}` and by the theme's
+banks, on themes found in passages of {stats["works"]} books, and passed the validators of deepred_ray.
 
 | component | examples |
 |---|---|

@@ -59,14 +59,22 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
         if settings.lm_studio:
             place_for_lm_studio(file, Path(settings.lm_studio).expanduser(), run.name)
     return Manifest(
-        "export", "quantizations", len(files), len(files), {}, 0.0, outputs={"merge": {k: v for k, v in proof.items() if k != "answers"}, "gguf": files}
+        "export",
+        "quantizations",
+        len(files),
+        len(files),
+        {},
+        0.0,
+        outputs={"merge": {k: v for k, v in proof.items() if k != "answers"}, "gguf": files},
     )
 
 
 def find_adapter(run: Run, named: str | None) -> Path:
     folder = Path(named).expanduser().resolve() if named else run.local_copy("adapter")
     if not (folder / "adapter_config.json").is_file():
-        raise ModelError(f"{folder} is no PEFT adapter: it has no adapter_config.json", "Name one with --adapter, or run `deepred train`.")
+        raise ModelError(
+            f"{folder} is no PEFT adapter: it has no adapter_config.json", "Name one with --adapter, or run `deepred train`."
+        )
     return folder
 
 
@@ -98,7 +106,10 @@ def merge(run: Run, base: str, adapter: str, conversations: list[Any], tolerance
             model.merge_and_unload().half().save_pretrained(folder)
             tokenizer.save_pretrained(folder)
             merged: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-            difference = max(float((merged(torch.tensor([ids])).logits[0] - logits).abs().max()) for ids, logits in zip(prompts, tuned, strict=True))
+            difference = max(
+                float((merged(torch.tensor([ids])).logits[0] - logits).abs().max())
+                for ids, logits in zip(prompts, tuned, strict=True)
+            )
             if difference > tolerance:
                 raise DeepredError(
                     f"merged model and adapter differ by {difference:.3f} in a logit, {tolerance} is allowed",
@@ -132,7 +143,16 @@ def convert(run: Run, name: str, quantization: str, answers: list[dict[str, list
     with run.artefact(name) as folder:
         file = folder / f"deepred-{quantization}.gguf"
         made = subprocess.run(
-            [sys.executable, "-m", "convert_hf_to_gguf", str(run.local_copy(MERGED)), "--outfile", str(file), "--outtype", quantization],
+            [
+                sys.executable,
+                "-m",
+                "convert_hf_to_gguf",
+                str(run.local_copy(MERGED)),
+                "--outfile",
+                str(file),
+                "--outtype",
+                quantization,
+            ],
             capture_output=True,
             text=True,
             check=False,

@@ -112,9 +112,7 @@ def loss_sum(model: Any, batch: dict[str, Any], device: Any) -> Any:
     inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
     logits = model(**inputs, use_cache=False, logits_to_keep=wanted).logits
     chosen = labels[:, wanted]
-    return torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1).float(), chosen.flatten(), ignore_index=IGNORED, reduction="sum"
-    )
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), chosen.flatten(), ignore_index=IGNORED, reduction="sum")
 
 
 def train_worker(job: dict[str, Any]) -> None:

@@ -8,15 +8,18 @@ fan-out slot 1:n attempts; a slot is tried until an attempt passes the validator
 
 import asyncio
 import hashlib
+import itertools
 import json
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import ray
 import ray.data
 
@@ -29,16 +32,19 @@ from deepred_ray.runs import Manifest, Run
 from deepred_ray.schema import CANDIDATES, CHUNKS, EXAMPLES, REJECTS, SLOTS
 from deepred_ray.stages.datacard import write_dataset
 from deepred_ray.stages.tables import Row, ShardWriter, write
-from deepred_ray.storage import rows_table
+from deepred_ray.storage import rows_table, shard_name
 from deepred_ray.text import chatml, prompts
 from deepred_ray.text.dedup import NearDuplicates, normalise
 from deepred_ray.text.personas import Passage, Slot, best_passages, plan_slots, slots_as_rows
 from deepred_ray.text.reject import Reject
+from deepred_ray.text.themes import score
 from deepred_ray.theme import Theme
 
 MakeEngine = Callable[[EngineSettings], Any]
 TASKS_IN_FLIGHT = 32  # enough that one slow slot never idles the engine, few enough for the scheduler
 SLOTS_A_SHARD = 16
+MOST_AT_ONCE = 4  # attempts at one slot
+DRAWS = 16  # of a question that is new
 PASSES = 3  # a later pass only makes up for duplicates that a pass could not see
 
 
@@ -55,6 +61,8 @@ def run(run: Run, config: Config, theme: Theme, make_engine: MakeEngine = Engine
     model = models.resolve(settings.model or config.model)
     contract: prompts.Contract = settings.contract if settings.contract != "auto" else "plain" if models.is_small(model) else "json"
     recipe = Recipe(theme, settings, contract, model)
+    if settings.input:
+        import_passages(run, settings.input, theme)
     slots = plan(run, settings, theme)
     passages = passage_texts(run, {slot["chunk_id"] for slot in slots})
     chosen = choose(run, slots)
@@ -63,13 +71,49 @@ def run(run: Run, config: Config, theme: Theme, make_engine: MakeEngine = Engine
         if not empty or (number and len(empty) <= (1 - settings.least_filled) * len(slots)):
             break
         say(f"  {len(empty)} of {len(slots)} slots to fill with {model.rsplit('/', 1)[-1]}, {contract} replies")
-        rows = [slot | {"text": passages[slot["chunk_id"]], "attempt": chosen.attempts[slot["example_id"]]} for slot in empty]
-        fill(run, rows, recipe, make_engine, done=len(slots) - len(empty), total=len(slots))
+        rows = [slot | {"text": passages[slot["chunk_id"]], "attempt": chosen.next_attempt[slot["example_id"]]} for slot in empty]
+        fill(run, rows, recipe, make_engine, chosen, len(slots))
         chosen = choose(run, slots)
     return conclude(run, config, theme, slots, chosen, model)
 
 
 # --- the plan
+
+
+def import_passages(run: Run, files: Iterable[str], theme: Theme) -> None:
+    """Make chunks/ of ready passages: rows with `id` and `text`, each a work of its own unless it names a `book_id`.
+
+    Raises:
+        InputError: a row without them; the message names file and row.
+    """
+    for name in files:
+        path = Path(name).expanduser()
+        lines = pq.read_table(path).to_pylist() if path.suffix == ".parquet" else path.read_text("utf-8").splitlines()
+        rows = []
+        for number, line in enumerate(lines, 1):
+            try:
+                fields = json.loads(line) if isinstance(line, str) else line
+                chunk_id, text = str(fields["id"]), str(fields["text"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(f"{path}, row {number}: no passage with id and text: {error!r}") from error
+            counts = theme.matcher.counts(text)
+            rows.append(
+                {
+                    "chunk_id": chunk_id,
+                    "book_id": str(fields.get("book_id", chunk_id)),
+                    "title": str(fields.get("title", "")),
+                    "start": 0,
+                    "end": len(text),
+                    "text": text,
+                    "themes": counts,
+                    "total": sum(counts.values()),
+                    "score": score(counts, len(text)),
+                    "kept": True,
+                    "reason": None,
+                    "twin_of": None,
+                }
+            )
+        run.table("chunks").write_table(rows_table(rows, CHUNKS), shard_name([str(path.resolve())]))
 
 
 def plan(run: Run, settings: SynthesizeConfig, theme: Theme) -> list[Row]:
@@ -142,8 +186,9 @@ class Recipe:
         )
 
 
-def fill(run: Run, rows: list[Row], recipe: Recipe, make_engine: MakeEngine, *, done: int, total: int) -> None:
-    """Stream attempts at these slots into candidates/."""
+def fill(run: Run, rows: list[Row], recipe: Recipe, make_engine: MakeEngine, chosen: "Chosen", total: int) -> None:
+    """Stream attempts at these slots into candidates/; `chosen` is what there is already."""
+    asked, done = frozenset(normalise(row["question"]) for row in chosen.filled.values()), len(chosen.filled)
     settings = recipe.settings
     engine = EngineSettings(recipe.model, settings.max_model_len, settings.kv_cache_gib, settings.tensor_parallel)
     gpus = settings.tensor_parallel if ray.cluster_resources().get("GPU", 0) else 0
@@ -151,7 +196,7 @@ def fill(run: Run, rows: list[Row], recipe: Recipe, make_engine: MakeEngine, *, 
     slots_a_task = max(1, settings.in_flight // tasks)
     attempts = ray.data.from_items(rows, override_num_blocks=math.ceil(len(rows) / slots_a_task)).map_batches(
         FillSlots,
-        fn_constructor_args=(engine, recipe, make_engine),
+        fn_constructor_args=(engine, recipe, make_engine, asked),
         batch_size=slots_a_task,
         compute=ray.data.ActorPoolStrategy(size=settings.engines, max_tasks_in_flight_per_actor=tasks),
         max_concurrency=tasks,
@@ -174,10 +219,12 @@ class FillSlots:
     Every slot of a batch is worked on at the same time, and Ray Data keeps several batches in flight.
     """
 
-    def __init__(self, engine: EngineSettings, recipe: Recipe, make_engine: MakeEngine) -> None:
+    def __init__(self, engine: EngineSettings, recipe: Recipe, make_engine: MakeEngine, asked: frozenset[str]) -> None:
         self.recipe = recipe
         self.checks = recipe.checks()
         self.engine = make_engine(engine)
+        self.active = 0
+        self.asked = set(asked)
 
     async def __call__(self, batch: Mapping[str, Iterable[Any]]) -> AsyncIterator[pa.Table]:
         rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
@@ -185,15 +232,35 @@ class FillSlots:
         yield rows_table([attempt for attempts in filled for attempt in attempts], CANDIDATES)
 
     async def fill(self, row: Row) -> list[Row]:
+        """Attempts at one slot until one is accepted. When few slots are left each gets several at a time, since an engine
+        that is not full wastes more than an attempt too many."""
         attempts: list[Row] = []
-        first = int(row["attempt"])
-        for attempt in range(first, first + self.recipe.settings.attempts):
-            prompt = self.recipe.prompt(row, attempt)
-            reply = await self.engine.chat(prompt.messages, self.recipe.sampling(prompt), opening=prompt.opening)
-            attempts.append(candidate(row, attempt, prompt, reply, self.checks, self.recipe.model))
-            if attempts[-1]["reason"] is None:
-                break
+        settings, numbers = self.recipe.settings, itertools.count(row["attempt"])
+        self.active += 1
+        try:
+            while len(attempts) < settings.attempts and all(attempt["reason"] for attempt in attempts):
+                width = min(max(1, settings.in_flight // self.active), MOST_AT_ONCE, settings.attempts - len(attempts))
+                attempts += await asyncio.gather(*(self.attempt(row, *self.prompt(row, numbers)) for _ in range(width)))
+        finally:
+            self.active -= 1
         return attempts
+
+    def prompt(self, row: Row, numbers: Iterator[int]) -> tuple[int, prompts.Prompt]:
+        """The next attempt whose question nobody has been asked yet; after many repeated ones, the next at all."""
+        number = next(numbers)
+        prompt = self.recipe.prompt(row, number)
+        for _ in range(DRAWS):
+            if normalise(prompt.question or "") not in self.asked:
+                break
+            number = next(numbers)
+            prompt = self.recipe.prompt(row, number)
+        if prompt.question is not None:
+            self.asked.add(normalise(prompt.question))
+        return number, prompt
+
+    async def attempt(self, row: Row, number: int, prompt: prompts.Prompt) -> Row:
+        reply = await self.engine.chat(prompt.messages, self.recipe.sampling(prompt), opening=prompt.opening)
+        return candidate(row, number, prompt, reply, self.checks, self.recipe.model)
 
     def __del__(self) -> None:
         if engine := getattr(self, "engine", None):
@@ -228,10 +295,12 @@ def candidate(row: Row, attempt: int, prompt: prompts.Prompt, reply: Reply, chec
 
 @dataclass(frozen=True)
 class Chosen:
-    """The accepted candidate of each filled slot, the attempts made at each slot, and attempts by reason of rejection."""
+    """The accepted candidate of each filled slot, how many attempts each slot had and the number of its next one, and
+    attempts by reason of rejection."""
 
     filled: dict[str, Row]
     attempts: Counter[str]
+    next_attempt: dict[str, int]
     rejected: Counter[str]
     tried: int
 
@@ -263,8 +332,10 @@ def choose(run: Run, slots: list[Row]) -> Chosen:
             else:
                 filled[slot["example_id"]] = row
                 questions.add(normalise(row["question"]))
-    attempts = Counter({slot["example_id"]: len(by_slot.get(slot["example_id"], ())) for slot in slots})
-    return Chosen(filled, attempts, rejected, attempts.total())
+    tried = {slot["example_id"]: [int(row["attempt"]) for row in by_slot.get(slot["example_id"], ())] for slot in slots}
+    attempts = Counter({example_id: len(numbers) for example_id, numbers in tried.items()})
+    following = {example_id: max(numbers, default=-1) + 1 for example_id, numbers in tried.items()}
+    return Chosen(filled, attempts, following, rejected, attempts.total())
 
 
 def conclude(run: Run, config: Config, theme: Theme, slots: list[Row], chosen: Chosen, model: str) -> Manifest:

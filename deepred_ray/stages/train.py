@@ -169,7 +169,6 @@ class Tokenizer:
 # --- training
 
 
-@ray.remote(num_cpus=0)
 class Scoreboard:
     """Where the first worker leaves its figures and the driver finds them, whichever nodes they run on."""
 
@@ -189,7 +188,7 @@ def fit(run: Run, settings: TrainConfig, model: str, steps: int) -> dict[str, An
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    board = Scoreboard.remote()
+    board: Any = ray.remote(num_cpus=0)(Scoreboard).remote()
     gpu = bool(ray.cluster_resources().get("GPU"))
     precision = settings.precision
     if precision == "auto":

@@ -34,13 +34,9 @@ _DATED = re.compile(
 )
 _DECADE = re.compile(r"\b(?:the|late|early|mid)[\s-]+$", re.IGNORECASE)
 _DECADE_END = re.compile(r"['\u2019]?s\b")
-_COUNTED = re.compile(
-    r"\s+(?:(?!(?:was|is|his|this|its|has|as|us)\b)[a-z]+s|feet|men|women|people|million|per|square|B\.?C)\b"
-)
+_COUNTED = re.compile(r"\s+(?:(?!(?:was|is|his|this|its|has|as|us)\b)[a-z]+s|feet|men|women|people|million|per|square|B\.?C)\b")
 # A date that the speaker looks forward to betrays no knowledge of it.
-_FUTURE = re.compile(
-    r"\b(?:will|shall|someday|tomorrow)\b|\bby (?:the )?(?:year|beginning|middle|end|close)?\s*$", re.IGNORECASE
-)
+_FUTURE = re.compile(r"\b(?:will|shall|someday|tomorrow)\b|\bby (?:the )?(?:year|beginning|middle|end|close)?\s*$", re.IGNORECASE)
 _THE_YEAR = re.compile(r"\byear\s+(?:of\s+)?$", re.IGNORECASE)
 _CLAUSE = re.compile(r"[!?;]|\.(?!\d)")
 

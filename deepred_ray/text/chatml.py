@@ -13,13 +13,13 @@ COPY_WORDS = 8
 """A run of this many words that stands in a source counts as copied."""
 LEAST_COLLECTIVE = 2
 LEAST_THEME_HITS = 2
-MARKUP = re.compile(
-    r"<\|?\w+\|?>|\|im_(?:start|end)\||```|^#+ |\*\*|^\s*(?:user|assistant|system)\s*:?\s*$|https?://", re.M | re.I
-)
+MARKUP = re.compile(r"<\|?\w+\|?>|\|im_(?:start|end)\||```|^#+ |\*\*|^\s*(?:user|assistant|system)\s*:?\s*$|https?://", re.M | re.I)
 META = re.compile(
-    r"\bas an? (?:ai|artificial intelligence|language model)\b|\blanguage model\b|\bi am an ai\b|\bchatbot\b|\bhugging ?face\b|\bsmollm\b"
-    r"|\bopenai\b|\bthe (?:passage|text|excerpt|archive says|user|prompt|author|narrator|reader)\b|\bi(?:'m| am) sorry\b"
-    r"|\bi can(?:'t|not) (?:assist|help)\b|\bhow (?:can|may) i (?:help|assist)\b|\bsure[,!] here\b|\bjson\b|\brole-?play\b|\bfictional\b",
+    r"\bas an? (?:ai|artificial intelligence|language model)\b|\blanguage model\b|\bi am an ai\b|\bchatbot\b"
+    r"|\bhugging ?face\b|\bsmollm\b|\bopenai\b|\bthe (?:passage|text|excerpt|archive says|user|prompt|author|narrator|reader)\b"
+    r"|\bi(?:'m| am) sorry\b"
+    r"|\bi can(?:'t|not) (?:assist|help)\b|\bhow (?:can|may) i (?:help|assist)\b|\bsure[,!] here\b"
+    r"|\bjson\b|\brole-?play\b|\bfictional\b",
     re.I,
 )
 FIRST_PERSON = re.compile(r"\b(?:I|I'm|I've|I'll|my|me|myself)\b")

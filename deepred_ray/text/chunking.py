@@ -152,9 +152,7 @@ def _join_last(drafts: list[_Draft]) -> None:
         drafts[-1].add(block)
 
 
-def chunk_overlap(
-    text: str, *, start: int = 0, size: int = 1024, overlap: int = 128, minimum: int = 256
-) -> list[Chunk]:
+def chunk_overlap(text: str, *, start: int = 0, size: int = 1024, overlap: int = 128, minimum: int = 256) -> list[Chunk]:
     """Cut `text` from offset `start` on into windows of whole sentences, each beginning inside the one before it.
 
     Here sizes are those of spans in the source, of which a window's text can fall short. A window takes sentences, and

@@ -36,9 +36,7 @@ _FIRST = re.compile(
     rf"|{_YEAR},? original title",
     re.I,
 )
-_COPYRIGHT = re.compile(
-    rf"(?:copyright(?:ed)?|©|\(c\)|entered according to act[^.;]{{0,60}}?year)[^;\n\d]{{0,60}}{_YEAR}", re.I
-)
+_COPYRIGHT = re.compile(rf"(?:copyright(?:ed)?|©|\(c\)|entered according to act[^.;]{{0,60}}?year)[^;\n\d]{{0,60}}{_YEAR}", re.I)
 _MAGAZINE = re.compile(
     rf"(?:produced|transcribed|prepared|taken|reprinted|made|created) from\s(?P<name>[^.]{{4,80}}?)"
     rf"(?:No\. ?\d+ |Vol[^.]{{0,12}}\. ?)?(?P<months>(?:\b(?:{_MONTH})[\s,]*(?:and )?)*){_YEAR}",

@@ -27,9 +27,7 @@ _BOMS = (
 _HTML = re.compile(rb"\s*(?:<!--.*?-->\s*)?<(?:!doctype\s+html|html|head|body|script|meta|title|\?xml)\b", re.I | re.S)
 _DECLARED = re.compile(rb"character set encoding:[ \t]*(?:iso[ -]?(?=\d))?([\w-]+)", re.I)
 _HIGH = re.compile(rb"[\x80-\xff]")
-_UTF8_SEQUENCE = (
-    rb"[\xc2-\xdf][\x80-\xbf]|[\xe1-\xef][\x80-\xbf]{2}|\xe0[\xa0-\xbf][\x80-\xbf]|\xf0[\x90-\xbf][\x80-\xbf]{2}"
-)
+_UTF8_SEQUENCE = rb"[\xc2-\xdf][\x80-\xbf]|[\xe1-\xef][\x80-\xbf]{2}|\xe0[\xa0-\xbf][\x80-\xbf]|\xf0[\x90-\xbf][\x80-\xbf]{2}"
 _UTF8_OR_STRAY = re.compile(rb"(" + _UTF8_SEQUENCE + rb")|[\x80-\xff]")
 # In a one-byte file these pairs are a piece of UTF-8 pasted in; guillemets after a capital A are the exception.
 _PASTED_UTF8 = re.compile(rb"[\xc2\xc3][\x80-\xaa\xac-\xba\xbc-\xbf]|\xe2\x80[\x90-\xa6]")

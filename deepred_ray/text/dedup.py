@@ -91,9 +91,7 @@ class NearDuplicates:
         self.threshold = threshold
         self.capacity = capacity
         self._bands, self._rows = bands(threshold)
-        self._mix = np.random.RandomState(1969).randint(
-            0, 2**63, (self._bands, self._rows), dtype=np.uint64
-        ) | np.uint64(1)
+        self._mix = np.random.RandomState(1969).randint(0, 2**63, (self._bands, self._rows), dtype=np.uint64) | np.uint64(1)
         self._slots: dict[int, int] = {}
         self._keys: list[str] = []
         # Memory that the system provides page by page as it is written, so a generous capacity costs nothing.

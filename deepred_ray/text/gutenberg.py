@@ -40,9 +40,7 @@ _OLD_TITLE = re.compile(
     re.I | re.M | re.S,
 )
 _ID = re.compile(r"\[(?:e-?book|e-?text)\s*#\s*(\d+)\]", re.I)
-_RELEASE = re.compile(
-    r"^[ \t]*(?:Release Date:[ \t]*)?((?:\w+ )*\w+,? \d{4})[ \t]*\[(?:e-?book|e-?text)\s*#", re.I | re.M
-)
+_RELEASE = re.compile(r"^[ \t]*(?:Release Date:[ \t]*)?((?:\w+ )*\w+,? \d{4})[ \t]*\[(?:e-?book|e-?text)\s*#", re.I | re.M)
 
 
 def parse_header(text: str) -> Header:

@@ -114,9 +114,7 @@ def rate_verdict(name: str, measured: Rate | None, target: float) -> Verdict:
     """Met if the interval's lower end is above the target, not met if it is not, not tested with too few answers."""
     n, needed = measured.n if measured else 0, least_answers(target)
     if measured is None or n < needed:
-        return Verdict(
-            name, "not tested", f"{n} answers; with fewer than {needed} even a perfect score proves too little"
-        )
+        return Verdict(name, "not tested", f"{n} answers; with fewer than {needed} even a perfect score proves too little")
     seen = f"{measured.ok} of {n} = {measured.rate:.1%}, 95 % interval {measured.low:.1%} to {measured.high:.1%}"
     status: Status = "met" if measured.low > target else "not met"
     return Verdict(name, status, f"{seen}; its lower end must be above {target:.0%}")

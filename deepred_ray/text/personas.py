@@ -62,9 +62,7 @@ def parse_personas(toml: str) -> dict[str, Persona]:
         except (KeyError, TypeError) as error:
             raise ValueError(f"personas.toml, persona {number}: {error!r}") from error
         if not persona.system or persona.id in personas:
-            raise ValueError(
-                f"personas.toml, persona {number} ({persona.id}): no system prompt, or the id occurs twice"
-            )
+            raise ValueError(f"personas.toml, persona {number} ({persona.id}): no system prompt, or the id occurs twice")
         personas[persona.id] = persona
     return personas
 

@@ -214,9 +214,7 @@ def json_messages(
     system: str, shots: Sequence[Exchange], source: str, asker: str, intent: str, tone: str, length: Length
 ) -> list[dict[str, str]]:
     """One request for question and answer together, with the exemplars as objects of the same form."""
-    examples = "\n".join(
-        json.dumps({"question": shot.question, "answer": shot.answer}, ensure_ascii=False) for shot in shots
-    )
+    examples = "\n".join(json.dumps({"question": shot.question, "answer": shot.answer}, ensure_ascii=False) for shot in shots)
     low, high = length.words
     request = (
         f"{PASSAGE_MARK}\n{source}\n\n"

@@ -47,9 +47,7 @@ def parse_lexicon(tsv: str) -> Lexicon:
     """
     lines = tsv.splitlines()
     if not lines or lines[0].split("\t") != _HEADER:
-        raise ValueError(
-            f"lexicon line 1: expected the header 'theme<TAB>keyword', found {lines[0] if lines else ''!r}"
-        )
+        raise ValueError(f"lexicon line 1: expected the header 'theme<TAB>keyword', found {lines[0] if lines else ''!r}")
     pairs: dict[str, dict[str, None]] = {}
     for number, line in enumerate(lines[1:], start=2):
         if not line.strip():

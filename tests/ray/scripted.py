@@ -61,7 +61,9 @@ class ScriptedEngine:
         elif flaw == "out_of_character":
             text += " That is what I think, and my plan is my own."
         if sampling.schema and text and finish == "stop":
-            question = f"Tell us of the {rng.choice(THINGS)}: who will {rng.choice(ACTS)} it {rng.choice(PLACES)}, {rng.choice(MANNERS)}?"
+            question = (
+                f"Tell us of the {rng.choice(THINGS)}: who will {rng.choice(ACTS)} it {rng.choice(PLACES)}, {rng.choice(MANNERS)}?"
+            )
             text = json.dumps({"question": question, "answer": f"Comrade, we{text}"})
         return Reply(text, finish, 100, len(text.split()))
 

@@ -54,7 +54,11 @@ def strings(ids: Any) -> list[str]:
 def test_a_busy_mirror_with_captchas_yields_every_book_once(tmp_path: Path, configure: Configure) -> None:
     folder = tmp_path / "mirror"
     shutil.copytree(SAMPLES, folder)
-    page = b'<?xml version="1.0" encoding="utf-8"?>\n<!DOCTYPE html><html><body>' + b"<p>A story of Mars.</p>\n" * 50 + b"</body></html>"
+    page = (
+        b'<?xml version="1.0" encoding="utf-8"?>\n<!DOCTYPE html><html><body>'
+        + b"<p>A story of Mars.</p>\n" * 50
+        + b"</body></html>"
+    )
     plant(folder, PAGE, page)
     plant(folder, EMPTY, b"")
     with FaultyMirror(folder, busy=0.3, captcha=0.1) as mirror:
@@ -103,9 +107,9 @@ def test_a_mirror_that_goes_away_leaves_what_arrived(tmp_path: Path, configure: 
 
 
 def local_book(title: str) -> str:
-    """Text of a book as somebody may have it on disk, dated by its title page."""
+    """Text of a book as somebody may have it on disk, named by a header and dated by its title page."""
     body = (SAMPLES / "cache" / "epub" / "900001" / "pg900001.txt").read_text("utf-8").split("CHAPTER")[2]
-    return f"{title}\n\nby A. Writer\n\nFirst published 1931\n\n\nCHAPTER{body}"
+    return f"Title: {title}\n\nAuthor: A. Writer\n\n{title}\n\nby A. Writer\n\nFirst published 1931\n\n\nCHAPTER{body}"
 
 
 def local_rows(*numbers: int) -> list[dict[str, str]]:
@@ -117,7 +121,7 @@ def test_local_files_are_books_and_bad_rows_are_rejects(tmp_path: Path, configur
     shutil.copytree(SAMPLES / "files" / "900006", folder)
     separator = local_rows(2)[0] | {"title": "Two\u2028lines"}  # a line to Unicode, but not to JSON Lines
     nameless = local_rows(3)[0] | {"id": None}
-    lines = [*local_rows(1), separator, nameless, {"id": "row-4", "title": "No text"}]
+    lines = [*local_rows(1), separator, nameless, {"id": "row-4", "title": "No text", "author": "Nobody"}]
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in lines) + '{"id": "row-5", "ti\n["row-6"]\n'
     (folder / "rows.jsonl").write_text(text, "utf-8")
     pq.write_table(pa.Table.from_pylist(local_rows(7, 8)), folder / "rows.parquet")

@@ -72,7 +72,8 @@ def test_windows_overlap_and_lie_where_they_say(sample_root: Path, configure: Co
     chunked(run, configure(corpus={"method": "overlap", "size": 512, "overlap": 96}))
     rows = sorted(chunks(run), key=lambda row: row["start"])
     assert all(words(book["text"][row["start"] : row["end"]]) == words(row["text"]) for row in rows)
-    assert all(len(row["text"]) <= 512 for row in rows)
+    # A rest of the text that is too short for a window of its own lengthens the last one.
+    assert all(row["end"] - row["start"] <= 512 + 256 for row in rows)
     assert sum(after["start"] < row["end"] for row, after in zip(rows, rows[1:], strict=False)) > len(rows) / 2
 
 

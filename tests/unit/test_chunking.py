@@ -42,9 +42,9 @@ words = st.text(st.sampled_from("abAZ.é—-|\"'“”0 \t\x0b\u00a0"), min_size
 lines = st.lists(words, max_size=12).map(" ".join)
 texts = st.one_of(
     st.lists(lines, max_size=25).map("\n".join),
-    st.lists(
-        st.one_of(lines, st.integers(1, 30).map(prose), st.just("CHAPTER IV"), st.just("THE LONG WINTER")), max_size=12
-    ).map("\n\n".join),
+    st.lists(st.one_of(lines, st.integers(1, 30).map(prose), st.just("CHAPTER IV"), st.just("THE LONG WINTER")), max_size=12).map(
+        "\n\n".join
+    ),
     st.text(max_size=400),
 )
 sizes = st.integers(1, 600).flatmap(lambda size: st.tuples(st.just(size), st.integers(0, size)))
@@ -112,9 +112,7 @@ def test_no_overlap_repeats_nothing() -> None:
 
 
 def test_wrapped_lines_are_joined_and_dashes_closed() -> None:
-    text = (
-        "The station stood above the well-\nknown crater--and the crew, in spite of the cold--\nwhich was great--lived."
-    )
+    text = "The station stood above the well-\nknown crater--and the crew, in spite of the cold--\nwhich was great--lived."
     assert chunk_paragraphs(text)[0].text == (
         "The station stood above the well-known crater--and the crew, in spite of the cold--which was great--lived."
     )

@@ -58,9 +58,7 @@ def test_evidence(front_matter: str, year: int, confidence: str) -> None:
     ],
 )
 def test_what_is_no_date_of_publication(front_matter: str) -> None:
-    assert date_work("Looking Ahead", front_matter, 1870, 1940) == Dating(
-        1940, "the author died in 1940", "author_life"
-    )
+    assert date_work("Looking Ahead", front_matter, 1870, 1940) == Dating(1940, "the author died in 1940", "author_life")
 
 
 def test_year_of_the_title_is_no_imprint() -> None:
@@ -68,9 +66,7 @@ def test_year_of_the_title_is_no_imprint() -> None:
 
 
 def test_yearbook() -> None:
-    assert date_work("The Example Factbook 1999", "", None, None) == Dating(
-        1999, "The Example Factbook 1999", "metadata"
-    )
+    assert date_work("The Example Factbook 1999", "", None, None) == Dating(1999, "The Example Factbook 1999", "metadata")
 
 
 def test_imprint_after_death_is_an_edition() -> None:
@@ -88,9 +84,7 @@ def test_nothing_known() -> None:
 
 
 @given(st.text(), st.text(), st.none() | st.integers(-500, 1990), st.none() | st.integers(-500, 2020))
-def test_any_text_gives_an_ordered_word_and_evidence(
-    title: str, front: str, birth: int | None, death: int | None
-) -> None:
+def test_any_text_gives_an_ordered_word_and_evidence(title: str, front: str, birth: int | None, death: int | None) -> None:
     dating = date_work(title, front, birth, death)
     assert dating.confidence in CONFIDENCES
     assert (dating.year is None) == (dating.confidence == "none")

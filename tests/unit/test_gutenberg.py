@@ -75,8 +75,7 @@ GENERATIONS = {
 CREDITS = {
     "none": "",
     "produced": "Produced by Cy Typist and the Online\nDistributed Proofreading Team at http://www.pgdp.net\n\n\n",
-    "prepared": "E-text prepared by Cy Typist\n\n\n"
-    "Note: Project Gutenberg also has an HTML version of this\n      file.\n\n\n",
+    "prepared": "E-text prepared by Cy Typist\n\n\nNote: Project Gutenberg also has an HTML version of this\n      file.\n\n\n",
     "transcribed": "Transcribed from the 1907 Example Press edition by Cy Typist, email cy@example.org\n\n\n",
     "bracket": "Produced by Cy Typist\n\n\n"
     "[Transcriber's Note: Two misprints [of one\nletter] were corrected.\n\nItalics are lost.]\n\n\n",
@@ -216,9 +215,7 @@ def front(text: str) -> str:
 
 def test_contents_end_where_the_first_entry_comes_again() -> None:
     contents = "CONTENTS\n\n  I. THE ICE ........ 1\n  II. THE LAMPS ..... 20\n  III. THE DOOR ..... 41\n\n\n"
-    body = (
-        "CHAPTER I\n\nTHE ICE\n\n" + PARAGRAPH + "\n\nCHAPTER II\n\nTHE LAMPS\n\n" + "\n".join([PARAGRAPH] * 4).rstrip()
-    )
+    body = "CHAPTER I\n\nTHE ICE\n\n" + PARAGRAPH + "\n\nCHAPTER II\n\nTHE LAMPS\n\n" + "\n".join([PARAGRAPH] * 4).rstrip()
     assert front(TITLE_PAGE + contents + body) in body
     assert PARAGRAPH in front(TITLE_PAGE + contents + body)
     assert "41" not in front(TITLE_PAGE + contents + body)

@@ -352,10 +352,7 @@ def test_refusing_everything_cannot_win() -> None:
     assert judging.judge_temporal("I do not know of that.", item, []).reason == "not_answered"
     assert judging.judge_temporal("", item, []).reason == "empty"
     assert judging.judge_temporal("?!", item, []).reason == "empty"
-    assert (
-        judging.judge_temporal("Gagarin Titov Leonov Tereshkova Laika Glenn Shepard " * 3, item, []).reason
-        == "no_sentences"
-    )
+    assert judging.judge_temporal("Gagarin Titov Leonov Tereshkova Laika Glenn Shepard " * 3, item, []).reason == "no_sentences"
     assert judging.judge_temporal("Gagarin, as the internet says.", item, []).reason == "leak"
 
 

@@ -200,12 +200,8 @@ def test_what_is_read() -> None:
     axes = prompts.parse_axes(AXES_TOML)
     assert axes.lengths[1] == prompts.Length("long", (40, 60), 110, 2.0)
     line = '{"persona": "keeper", "themes": ["air"], "question": "Is the air good?", "answer": "It is."}'
-    assert prompts.parse_voice(line, PERSONAS) == (
-        Exchange("keeper", frozenset({"air"}), "Is the air good?", "It is."),
-    )
-    assert prompts.parse_questions("themes\tquestion\nair,chess\tWhy?\n") == (
-        Question(frozenset({"air", "chess"}), "Why?"),
-    )
+    assert prompts.parse_voice(line, PERSONAS) == (Exchange("keeper", frozenset({"air"}), "Is the air good?", "It is."),)
+    assert prompts.parse_questions("themes\tquestion\nair,chess\tWhy?\n") == (Question(frozenset({"air", "chess"}), "Why?"),)
     assert prompts.parse_openings('any = ["We"]\ncore = ["Our"]') == {"any": ("We",), "core": ("Our",)}
 
 

@@ -16,9 +16,7 @@ IMPURE = HEAVY | {"datetime", "glob", "os", "pathlib", "shutil", "socket", "subp
 
 def _imported(*arguments: str) -> tuple[set[str], str]:
     """Top-level modules that `python ARGUMENTS` imports, and what it prints."""
-    ran = subprocess.run(
-        [sys.executable, "-X", "importtime", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
+    ran = subprocess.run([sys.executable, "-X", "importtime", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0, ran.stderr[-2000:]
     lines = [line for line in ran.stderr.splitlines() if line.startswith("import time:")]
     return {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}, ran.stdout

@@ -160,9 +160,7 @@ def find_python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[st
 
 def fake_python(folder: Path, name: str, modern: bool, venv: bool) -> None:
     """An executable that answers the two questions of find-python."""
-    script = (
-        f"#!/bin/sh\ncase $2 in *version_info*) exit {int(not modern)};; *ensurepip*) exit {int(not venv)};; esac\n"
-    )
+    script = f"#!/bin/sh\ncase $2 in *version_info*) exit {int(not modern)};; *ensurepip*) exit {int(not venv)};; esac\n"
     (folder / name).write_text(script, "utf-8")
     (folder / name).chmod(0o755)
 

@@ -189,9 +189,9 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
     sink = pa.BufferOutputStream()
     storage.pq.write_table(pa.table({"a": ["x"]}), sink)
     other = sink.getvalue().to_pybytes()
-    footer = bytearray(whole)
-    footer[-40:-20] = b"\xff" * 20
-    for data in (b"", b"no parquet", whole[: len(whole) // 2], bytes(footer), other):
+    start = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    footer = whole[:start] + b"\xff" * 8 + whole[start + 8 :]
+    for data in (b"", b"no parquet", whole[: len(whole) // 2], footer, other):
         (tmp_path / "t/bad.parquet").write_bytes(data)
         with pytest.raises(InputError, match=r"t/bad\.parquet is not a table with columns a, b"):
             folder.read_table(PAIR)
@@ -208,7 +208,7 @@ def test_a_column_of_another_type_is_named(tmp_path: Path) -> None:
 
 
 def test_a_shard_name_is_a_function_of_its_rows() -> None:
-    assert shard_name(["a", "b"]) == shard_name(iter(["a", "b"])) == "0aa61a94b6f3f4e4"
+    assert shard_name(["a", "b"]) == shard_name(iter(["a", "b"])) == "59b271ae1bbcb1d3"
     assert len({shard_name(ids) for ids in (["a", "b"], ["b", "a"], ["ab"], ["a"], [])}) == 5
 
 

@@ -199,9 +199,7 @@ def test_questions_read_well(questions: list[tuple[list[str], str]]) -> None:
     assert _max_share([question for _, question in questions], 3) <= 0.05
 
 
-def test_nothing_asked_is_an_evaluation_prompt(
-    questions: list[tuple[list[str], str]], voice: list[dict[str, Any]]
-) -> None:
+def test_nothing_asked_is_an_evaluation_prompt(questions: list[tuple[list[str], str]], voice: list[dict[str, Any]]) -> None:
     asked = {_key(question) for _, question in questions}
     exemplars = {_key(row["question"]) for row in voice}
     assert not asked & exemplars

@@ -70,9 +70,7 @@ foreign = [
     "new",
 ]
 pieces = st.sampled_from([*keywords, *near_misses, *foreign])
-glue = st.sampled_from(
-    ["", " ", "  ", "\n", "-", "\u2014", "\u2019", "\u201c", "_", ".", "\u00a0", "\ufeff", "\u00e9", "\x1c"]
-)
+glue = st.sampled_from(["", " ", "  ", "\n", "-", "\u2014", "\u2019", "\u201c", "_", ".", "\u00a0", "\ufeff", "\u00e9", "\x1c"])
 mixed = st.lists(st.tuples(pieces, glue), max_size=30).map(lambda pairs: "".join(a + b for a, b in pairs))
 
 

@@ -1,0 +1,158 @@
+"""The whole pipeline with real components, as a user calls it: books over HTTP, vLLM, LoRA, GGUF in llama.cpp, evaluation."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+pytestmark = pytest.mark.e2e
+
+CONFIG = """
+run = "small"
+[acquire]
+mirror = "sample"
+ids = [900002, 900005, 900006, 900007]
+delay = 0.0
+[corpus]
+min_matches = 3
+min_themes = 2
+[synthesize]
+examples = 20
+least_filled = 0.8
+[train]
+workers = 2
+learning_rate = 1e-3
+epochs = 2
+dropout = 0.0
+batch = 2
+global_batch = 4
+max_tokens = 256
+gradient_checkpointing = false
+checkpoint_steps = 4
+[export]
+quantizations = ["f16", "q8_0"]
+[evaluate]
+prompts = 6
+max_tokens = 24
+"""
+
+
+def deepred(*words: str, root: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "deepred_ray", *words, "--data-root", str(root)],
+        capture_output=True,
+        text=True,
+        timeout=1500,
+        check=False,
+        env=os.environ | {"COLUMNS": "160"},
+    )
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def first(root: Path) -> subprocess.CompletedProcess[str]:
+    (root / "small.toml").write_text(CONFIG)
+    done = deepred("run", "--config", str(root / "small.toml"), "--debug", root=root)
+    if done.returncode:
+        logs = sorted((root / "small" / "logs").glob("*.log"))
+        pytest.fail(f"{done.stdout}\n{done.stderr}\n{logs[-1].read_text()[-6000:] if logs else ''}")
+    return done
+
+
+@pytest.fixture(scope="module")
+def run(root: Path, first: subprocess.CompletedProcess[str]) -> Path:
+    return root / "small"
+
+
+def manifest(run: Path, stage: str) -> dict[str, Any]:
+    return dict(json.loads((run / stage / "manifest.json").read_text()))
+
+
+def test_prints_stages_answers_and_paths(run: Path, first: subprocess.CompletedProcess[str]) -> None:
+    for stage in ("acquire", "corpus", "synthesize", "train", "export", "evaluate"):
+        assert stage in first.stdout
+    assert "base model" in first.stdout
+    assert "tuned model" in first.stdout
+    for place in ("dataset/theme_dataset.jsonl", "adapter", "deepred-q8_0.gguf", "evaluation/report.html"):
+        assert f"{run}/" in first.stdout
+        assert place in first.stdout
+    assert "INFO" not in first.stdout + first.stderr, "chatter belongs in the log"
+
+
+def test_books_and_chunks_add_up(run: Path) -> None:
+    acquire, corpus = manifest(run, "acquire"), manifest(run, "corpus")
+    assert (acquire["rows_in"], acquire["kept"], acquire["rejected"]) == (4, 3, {"wrong_language": 1})
+    assert corpus["rows_in"] == corpus["kept"] + sum(corpus["rejected"].values())
+    assert corpus["outputs"]["books"] == 3
+
+
+def test_dataset_is_chatml_in_the_voice(run: Path) -> None:
+    made = manifest(run, "synthesize")
+    lines = (run / "dataset" / "theme_dataset.jsonl").read_text().splitlines()
+    assert len(lines) == made["kept"] >= 16
+    assert made["rows_in"] == made["kept"] + sum(made["rejected"].values())
+    assert made["outputs"]["slots"] == 20 == made["outputs"]["filled"] + made["outputs"]["unfilled"]
+    for line in lines:
+        row = json.loads(line)
+        assert [message["role"] for message in row["messages"]] == ["system", "user", "assistant"]
+        system, question, answer = (message["content"] for message in row["messages"])
+        assert "Deep Red" in system
+        assert 8 <= len(question) <= 400
+        assert 50 <= len(answer) <= 500
+        assert "<|im_" not in answer
+    splits = [len((run / "dataset" / f"theme_dataset_{split}.jsonl").read_text().splitlines()) for split in ("train", "val")]
+    assert sum(splits) == len(lines)
+    assert min(splits) > 0
+
+
+def test_loss_falls(run: Path) -> None:
+    losses = [json.loads(line)["loss"] for line in (run / "train" / "metrics.jsonl").read_text().splitlines()]
+    third = len(losses) // 3
+    assert statistics.mean(losses[-third:]) < statistics.mean(losses[:third]) - 0.1
+    assert (run / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_gguf_says_what_the_merged_model_says(run: Path) -> None:
+    outputs = manifest(run, "export")["outputs"]
+    assert outputs["merge"]["largest_logit_difference"] < 0.5
+    f16, q8 = outputs["gguf"]["f16"], outputs["gguf"]["q8_0"]
+    assert f16["greedy_equal"] == f16["answers"] == 4
+    assert f16["top1_agreement"] == 1.0
+    assert q8["top1_agreement"] > 0.8
+    assert q8["bytes"] < 0.6 * f16["bytes"]
+
+
+def test_evaluation_compares_three_systems(run: Path) -> None:
+    rows = pq.read_table(run / "evaluation" / "responses.parquet").to_pylist()
+    assert len(rows) == 18
+    assert {row["system"] for row in rows} == {"base", "base+prompt", "tuned"}
+    answers = {system: [row["answer"] for row in rows if row["system"] == system] for system in ("base+prompt", "tuned")}
+    assert answers["tuned"] != answers["base+prompt"], "the adapter was not in use"
+    report = json.loads((run / "evaluation" / "report.json").read_text())
+    assert {verdict["target"]: verdict["status"] for verdict in report["verdicts"]}["style"] == "not tested"
+    assert report["perplexity"]["tuned"] < report["perplexity"]["base"]
+    assert "</html>" in (run / "evaluation" / "report.html").read_text()
+
+
+def test_second_call_has_nothing_to_do(run: Path, root: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*.parquet")}
+    again = deepred("run", "--config", str(root / "small.toml"), root=root)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("whole and fresh, skipped") == 6
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*.parquet")} == before
+
+
+def test_chat_answers_from_the_gguf(run: Path, root: Path) -> None:
+    done = deepred("chat", "--run", "small", "--ask", "Who are we?", "--temperature", "0", root=root)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) > 3

@@ -1,0 +1,138 @@
+"""Stages of one run folder: skipped, extended, refused, made afresh, finished after a kill, and only by one driver."""
+
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SAMPLE_IDS, Configure
+from mirrors import FaultyMirror, many_books
+from scripted import ScriptedEngine, write_model
+
+from deepred_ray.config import Config
+from deepred_ray.errors import DeepredError, RunBusyError, StaleRunError
+from deepred_ray.pipeline import run_stages
+from deepred_ray.runs import Run
+from deepred_ray.schema import BOOKS, CANDIDATES, CHUNKS, EXAMPLES
+from deepred_ray.stages import synthesize
+
+pytestmark = pytest.mark.ray
+DRIVER = Path(__file__).with_name("driver.py")
+TAKES_S = 120
+
+
+def contents(run: Run, *tables: str) -> dict[str, bytes]:
+    return {file.path: file.read_bytes() for table in tables for file in run.table(table).files()}
+
+
+def test_a_run_is_skipped_refused_extended_and_made_afresh(local_ray: str, configure: Configure) -> None:
+    both = ["acquire", "corpus"]
+    few = configure(acquire={"ids": SAMPLE_IDS[:3]})
+    first = run_stages(few, both, fresh=False)
+    run = Run(few.root, few.run)
+    made = contents(run, "acquire", "corpus", "books", "chunks")
+    assert [manifest.kept for manifest in first][0] == 3
+    assert first[1].inputs == {"acquire": first[0].fingerprint}
+
+    assert run_stages(few, both, fresh=False) == first
+    assert contents(run, "acquire", "corpus", "books", "chunks") == made
+
+    for changed in (configure(acquire={"ids": SAMPLE_IDS[:3]}, corpus={"size": 900}), configure(acquire={"ids": SAMPLE_IDS[:2]})):
+        with pytest.raises(StaleRunError, match="--fresh"):
+            run_stages(changed, both, fresh=False)
+    assert contents(run, "acquire", "corpus", "books", "chunks") == made
+
+    more = configure(acquire={"ids": SAMPLE_IDS})
+    grown = run_stages(more, both, fresh=False)
+    assert (grown[0].rows_in, grown[0].kept) == (8, 6)
+    assert grown[1].rows_in > first[1].rows_in
+    old = {path: body for path, body in made.items() if path.endswith(".parquet")}
+    assert old.items() <= contents(run, "books", "chunks").items()
+    assert not (run.folder / "lease.json").exists()
+
+    again = run_stages(configure(corpus={"size": 900}), ["corpus"], fresh=True)
+    assert again[0].identity["corpus.size"] == 900
+    assert again[0].rows_in == run.table("chunks").read_table(CHUNKS).num_rows != grown[1].rows_in
+    assert run.manifest("acquire") == grown[0]
+
+
+@contextlib.contextmanager
+def driving(address: str, config: Config, folder: Path, *stages: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """A driver in a process of its own; killed at the end, as is whatever it left running in Ray."""
+    file = folder / "config.json"
+    file.write_text(config.model_dump_json())
+    with (folder / "driver.log").open("wb") as log:
+        driver = subprocess.Popen([sys.executable, str(DRIVER), address, str(file), *stages], stdout=log, stderr=log)
+    try:
+        yield driver
+    finally:
+        driver.kill()
+        driver.wait()
+
+
+def wait_until(done: Callable[[], Any], driver: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + TAKES_S
+    while not done():
+        assert driver.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.2)
+
+
+def kill(driver: "subprocess.Popen[bytes]", config: Config, *stages: str) -> None:
+    """Kill the driver in the middle, after another one has been refused. It is no obstacle before it is reaped, either."""
+    with pytest.raises(RunBusyError, match=str(driver.pid)):
+        run_stages(config, stages, fresh=False)
+    driver.send_signal(signal.SIGKILL)
+
+
+def test_a_killed_acquire_is_finished_by_the_same_call(local_ray: str, configure: Configure, tmp_path: Path) -> None:
+    ids = many_books(tmp_path / "mirror", 20)
+    with FaultyMirror(tmp_path / "mirror", limit=17, then="hold") as mirror:
+        config = configure(acquire={"mirror": mirror.base, "ids": ids})
+        table = Run(config.root, config.run).table("books")
+        with driving(local_ray, config, tmp_path, "acquire") as driver:
+            wait_until(lambda: table.files(".parquet") and len(mirror.served) == 17, driver, tmp_path / "driver.log")
+            kill(driver, config, "acquire")
+        arrived = table.read_table(BOOKS, ["book_id"])["book_id"].to_pylist()
+        mirror.lift()
+        mirror.asked.clear()
+        manifest = run_stages(config, ["acquire"], fresh=False)[0]
+        assert (manifest.rows_in, manifest.kept) == (20, 20)
+        assert sorted(table.read_table(BOOKS)["book_id"].to_pylist()) == [str(book_id) for book_id in ids]
+        assert not [path for path in mirror.books_asked() if any(book_id in path for book_id in arrived)]
+
+
+def test_a_killed_synthesis_is_finished_by_the_same_call(
+    local_ray: str, configure: Configure, sample_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = write_model(tmp_path / "model")
+    config = configure(model=str(model), synthesize={"examples": 48})
+    table = sample_run.table("candidates")
+    (model / "hold").touch()
+    with driving(local_ray, config, tmp_path, "synthesize") as driver:
+        wait_until(lambda: table.files(".parquet"), driver, tmp_path / "driver.log")
+        kill(driver, config, "synthesize")
+    with pytest.raises(DeepredError, match="no whole `synthesize`"):
+        run_stages(config, ["train"], fresh=False)
+    left = table.read_table(CANDIDATES).to_pylist()
+    (model / "hold").unlink()
+
+    monkeypatch.setattr(synthesize, "run", partial(synthesize.run, make_engine=ScriptedEngine))
+    manifest = run_stages(config, ["synthesize"], fresh=False)[0]
+    attempts = table.read_table(CANDIDATES).to_pylist()
+    assert 0 < len(left) < len(attempts) == manifest.rows_in
+    assert all(row in attempts for row in left)
+    assert len({(row["example_id"], row["attempt"]) for row in attempts}) == len(attempts)
+    finished = sample_run.table("examples").read_table(EXAMPLES)
+    assert len(set(finished["example_id"].to_pylist())) == finished.num_rows == 48
+
+    # The engine answers the same to the same, so an undisturbed run has the same examples.
+    undisturbed = run_stages(config, ["synthesize"], fresh=True)[0]
+    assert undisturbed.kept == manifest.kept
+    assert sample_run.table("examples").read_table(EXAMPLES).equals(finished)
