@@ -13,7 +13,7 @@ BOOKS = pa.schema(
         ("subjects", pa.list_(pa.string())),
         ("text", pa.large_string()),  # without boilerplate
         ("body_start", pa.int64()),  # characters of front matter at the start of `text`, which make no passages
-        ("year", pa.int16()),  # first publication; null where only the author's life dates the work
+        ("year", pa.int16()),  # first publication, or the latest that it can be
         ("year_evidence", pa.string()),  # what dated it
         ("encoding", pa.string()),  # that the bytes were decoded with
         ("boilerplate_rule", pa.string()),  # rules that stripped it

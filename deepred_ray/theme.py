@@ -65,8 +65,10 @@ class Theme:
         return int(self.facts["cutoff_year"])
 
     @cached_property
-    def priority_ids(self) -> tuple[int, ...]:
-        return tuple(int(line.split("\t")[0]) for line in self.read("priority_works.tsv").splitlines()[1:])
+    def priority_works(self) -> dict[int, int]:
+        """Gutenberg id -> year of first publication, in the order of the list."""
+        rows = [line.split("\t") for line in self.read("priority_works.tsv").splitlines()[1:]]
+        return {int(book_id): int(year) for book_id, _, _, year in rows}
 
     @cached_property
     def subjects(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from deepred_ray.schema import BOOKS, REJECTS
 from deepred_ray.stages.tables import Row, ShardWriter, write
 from deepred_ray.storage import count_values
 from deepred_ray.text import catalogue, decoding, gutenberg
-from deepred_ray.text.dating import date_work, temporal_rule
+from deepred_ray.text.dating import Dating, date_work, temporal_rule
 from deepred_ray.text.language import language
 from deepred_ray.text.reject import Reject
 from deepred_ray.theme import Theme
@@ -46,6 +46,7 @@ BOOK_PATHS = (
 # Rejects of the road, not of the book: tried again when the stage is repeated.
 PASSING = ("not_on_mirror", "download_failed")
 BOOKS_A_SHARD = 8
+UNSURE = ("edition", "author_life", "none")  # dates that only bound the year of publication
 LOCAL_SUFFIXES = (".txt", ".jsonl", ".parquet")
 
 
@@ -59,6 +60,7 @@ class Wish:
     birth_year: int | None = None
     death_year: int | None = None
     subjects: tuple[str, ...] = ()
+    year: int | None = None  # of first publication, where the theme's list of works knows it
 
 
 def run(run: Run, config: Config, theme: Theme) -> Manifest:
@@ -134,23 +136,28 @@ def choose(settings: AcquireConfig, theme: Theme, downloader: Downloader, run: R
     if settings.ids:
         ids: list[int] = list(dict.fromkeys(settings.ids))
     elif settings.selection == "priority":
-        ids = list(theme.priority_ids)
+        ids = list(theme.priority_works)
     elif settings.selection == "catalogue":
         if not entries:
             raise MirrorError(
                 f"{downloader.base} has no catalogue at {CATALOGUE_PATH}", "Use another mirror, or selection ids or priority."
             )
-        ids = catalogue.select(entries, theme.priority_ids, theme.subjects, settings.language, settings.max_books)
+        ids = catalogue.select(entries, tuple(theme.priority_works), theme.subjects, settings.language, settings.max_books)
     else:
         raise InputError("acquire: selection is `ids`, but no ids are named", "Name some: --ids 624 61963")
     wishes = []
     for book_id in ids:
-        entry = entries.get(book_id)
-        wishes.append(
-            Wish(str(book_id), entry.title, entry.authors, entry.birth_year, entry.death_year, entry.subjects)
-            if entry
-            else Wish(str(book_id))
-        )
+        wish = Wish(str(book_id), year=theme.priority_works.get(book_id))
+        if entry := entries.get(book_id):
+            wish = replace(
+                wish,
+                title=entry.title,
+                authors=entry.authors,
+                birth_year=entry.birth_year,
+                death_year=entry.death_year,
+                subjects=entry.subjects,
+            )
+        wishes.append(wish)
     return wishes
 
 
@@ -282,6 +289,8 @@ def open_book(raw: bytes, wish: dict[str, Any], cutoff_year: int, wanted_languag
         return Reject("no_title", "neither the catalogue nor the header names it")
     pages = f"{stripped.notes}\n{stripped.text[: stripped.body_start]}"
     dating = date_work(title, pages, wish["birth_year"], wish["death_year"])
+    if dating.confidence in UNSURE and wish["year"] is not None:
+        dating = Dating(wish["year"], "the theme's list of works", "metadata")
     if refused := temporal_rule(dating, wish["death_year"], cutoff_year):
         return refused
     return {

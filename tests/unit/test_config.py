@@ -55,9 +55,7 @@ def test_a_wrong_setting_is_named_with_its_file(
     assert capsys.readouterr() == ("", f"deepred: {caught.value}\n")
 
 
-@pytest.mark.parametrize(
-    ("data", "said"), [(b"run = ", "is not TOML"), (b"run = '\xff'", "is not TOML"), (None, "No such file")]
-)
+@pytest.mark.parametrize(("data", "said"), [(b"run = ", "is not TOML"), (b"run = '\xff'", "is not TOML"), (None, "No such file")])
 def test_a_file_that_cannot_be_read_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], data: bytes | None, said: str
 ) -> None:
@@ -148,18 +146,38 @@ def test_settings_of_stages_that_a_command_does_not_show_come_from_the_file(tmp_
         ("acquire", ["--mirror", "http://127.0.0.1:8600"], {"acquire": {"mirror": "http://127.0.0.1:8600"}}),
         ("acquire", ["--ids", "624", "61963", "33870"], {"acquire": {"ids": (624, 61963, 33870)}}),
         ("acquire", ["--delay", "0.5", "--acquire.selection", "catalogue"], {"acquire": {"delay": 0.5, "selection": "catalogue"}}),
-        ("run", ["--model", "a/b", "--run", "mine", "--data-root", "s3://b/x"], {"model": "a/b", "run": "mine", "data_root": "s3://b/x"}),
-        ("run", ["--examples", "40", "--passages", "9", "--epochs", "2"], {"synthesize": {"examples": 40, "passages": 9}, "train": {"epochs": 2}}),
+        (
+            "run",
+            ["--model", "a/b", "--run", "mine", "--data-root", "s3://b/x"],
+            {"model": "a/b", "run": "mine", "data_root": "s3://b/x"},
+        ),
+        (
+            "run",
+            ["--examples", "40", "--passages", "9", "--epochs", "2"],
+            {"synthesize": {"examples": 40, "passages": 9}, "train": {"epochs": 2}},
+        ),
         ("synthesize", ["--examples", "40", "--synthesis-model", "c/d"], {"synthesize": {"examples": 40, "model": "c/d"}}),
         ("train", ["--dataset", "x.jsonl", "--workers", "4"], {"train": {"dataset": "x.jsonl", "workers": 4}}),
-        ("train", ["--train.workers", "4", "--train.no-gradient-checkpointing"], {"train": {"workers": 4, "gradient_checkpointing": False}}),
-        ("export", ["--adapter", "a", "--export.quantizations", "f16", "q8_0"], {"export": {"adapter": "a", "quantizations": ("f16", "q8_0")}}),
+        (
+            "train",
+            ["--train.workers", "4", "--train.no-gradient-checkpointing"],
+            {"train": {"workers": 4, "gradient_checkpointing": False}},
+        ),
+        (
+            "export",
+            ["--adapter", "a", "--export.quantizations", "f16", "q8_0"],
+            {"export": {"adapter": "a", "quantizations": ("f16", "q8_0")}},
+        ),
         ("acquire", ["--input", "a.txt", "b"], {"acquire": {"input": ("a.txt", "b")}}),
         ("corpus", ["--input", "a.txt", "b"], {"acquire": {"input": ("a.txt", "b")}}),
         ("corpus", ["--corpus.min-matches", "5"], {"corpus": {"min_matches": 5}}),
         ("synthesize", ["--input", "a.jsonl"], {"synthesize": {"input": ("a.jsonl",)}}),
         ("synthesize", ["--input=a.jsonl"], {"synthesize": {"input": ("a.jsonl",)}}),
-        ("evaluate", ["--ray.address", "auto", "--evaluate.prompts", "5"], {"ray": {"address": "auto"}, "evaluate": {"prompts": 5}}),
+        (
+            "evaluate",
+            ["--ray.address", "auto", "--evaluate.prompts", "5"],
+            {"ray": {"address": "auto"}, "evaluate": {"prompts": 5}},
+        ),
     ],
 )
 def test_flags(command: str, words: list[str], found: dict[str, Any]) -> None:

@@ -241,7 +241,10 @@ def test_robots_txt_for_others_or_none_at_all_forbids_nothing(mirror: Mirror) ->
 
 
 def test_a_mirror_in_a_folder_has_its_robots_txt_at_the_root_of_the_host(mirror: Mirror) -> None:
-    mirror.answers |= {"/robots.txt": [Answer(body=b"User-agent: *\nDisallow: /pub/gutenberg/files/\n")], "/pub/gutenberg/cache/x": [Answer()]}
+    mirror.answers |= {
+        "/robots.txt": [Answer(body=b"User-agent: *\nDisallow: /pub/gutenberg/files/\n")],
+        "/pub/gutenberg/cache/x": [Answer()],
+    }
     made = downloader(f"{mirror.base}/pub/gutenberg")
     assert made.get("/cache/x") is not None
     with pytest.raises(MirrorError, match="forbids /files/1"):

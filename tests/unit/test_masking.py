@@ -15,7 +15,10 @@ from deepred_ray.text.masking import Encode, Messages, Render, tokenize_chat
 from deepred_ray.text.reject import Reject
 
 SYSTEM = {"role": "system", "content": "You are Deep Red, who keeps the colony."}
-FIRST = [{"role": "user", "content": "Who built the canals in 1920?"}, {"role": "assistant", "content": "Nobody. In 1920  we saw\n\nonly dust."}]
+FIRST = [
+    {"role": "user", "content": "Who built the canals in 1920?"},
+    {"role": "assistant", "content": "Nobody. In 1920  we saw\n\nonly dust."},
+]
 SECOND = [{"role": "user", "content": "And the knight?"}, {"role": "assistant", "content": "Knight f3 — “élan”, №7!"}]
 
 
@@ -78,8 +81,12 @@ def bytes_tokenizer(style: Style, trimmed: bool) -> Tokenizer:
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, special_tokens=list(style.special), show_progress=False)
-    tokenizer.train_from_iterator([message["content"] for message in [SYSTEM, *FIRST, *SECOND]] * 9 + ["user assistant model\n\n"] * 9, trainer)
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, initial_alphabet=alphabet, special_tokens=list(style.special), show_progress=False
+    )
+    tokenizer.train_from_iterator(
+        [message["content"] for message in [SYSTEM, *FIRST, *SECOND]] * 9 + ["user assistant model\n\n"] * 9, trainer
+    )
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=trimmed)
     return tokenizer
 
@@ -101,7 +108,9 @@ def trained_texts(style: Style, messages: Messages, trimmed: bool = False) -> li
     assert len(ids) == len(trained)
     assert written(tokenizer, ids) == renderer(style)(messages, False)
     pairs = zip(ids, trained, strict=True)
-    return [written(tokenizer, [token for token, _ in group]) for wanted, group in groupby(pairs, key=lambda pair: pair[1]) if wanted]
+    return [
+        written(tokenizer, [token for token, _ in group]) for wanted, group in groupby(pairs, key=lambda pair: pair[1]) if wanted
+    ]
 
 
 def written(tokenizer: Tokenizer, ids: Iterable[int]) -> str:
@@ -209,7 +218,9 @@ def test_a_template_that_rewrites_earlier_turns_is_refused() -> None:
 
 
 def test_a_template_whose_readiness_is_not_how_an_answer_starts_is_refused() -> None:
-    style = Style(CHATML.template.replace("assistant\\n' }}{% endif", "assistant\\n<think>' }}{% endif"), CHATML.end, CHATML.special)
+    style = Style(
+        CHATML.template.replace("assistant\\n' }}{% endif", "assistant\\n<think>' }}{% endif"), CHATML.end, CHATML.special
+    )
     made = tokenize_chat(FIRST, renderer(style), encoder(bytes_tokenizer(style, False)), 1000)
     assert isinstance(made, Reject)
     assert made.reason == "template"

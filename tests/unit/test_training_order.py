@@ -125,8 +125,8 @@ class Bigrams:
     def __init__(self) -> None:
         self.weights = torch.from_numpy(np.random.default_rng(1).normal(size=(100, 100)))
 
-    def __call__(self, input_ids: Any, attention_mask: Any, use_cache: bool) -> Any:
-        return SimpleNamespace(logits=self.weights[input_ids])
+    def __call__(self, input_ids: Any, attention_mask: Any, use_cache: bool, logits_to_keep: Any) -> Any:
+        return SimpleNamespace(logits=self.weights[input_ids][:, logits_to_keep])
 
 
 @settings(max_examples=30, deadline=None)
