@@ -13,7 +13,7 @@ export RAY_TMPDIR ?= /tmp/deepred-$(shell id -u)
 BOOTSTRAP = python=$$(sh scripts/find-python $(PYTHON)) && "$$python" scripts/bootstrap.py --accelerator $(ACCELERATOR)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test lint types doctor clean
+.PHONY: help setup setup-dev demo test nightly lint types doctor clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -30,6 +30,9 @@ demo: setup ## all stages on the sample books: dataset, adapter, GGUF, evaluatio
 
 test: setup-dev ## all tests: unit, Ray and end to end
 	HF_HUB_OFFLINE=1 .venv/bin/python -m pytest $(ARGS)
+
+nightly: setup-dev ## the long tests: a run killed in every stage
+	HF_HUB_OFFLINE=1 .venv/bin/python -m pytest -m nightly $(ARGS)
 
 lint: setup-dev ## ruff: rules and formatting
 	.venv/bin/ruff check .

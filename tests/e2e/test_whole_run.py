@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
 
 CONFIG = """
 run = "small"
@@ -48,7 +48,7 @@ def deepred(*words: str, root: Path) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "deepred_ray", *words, "--data-root", str(root)],
         capture_output=True,
         text=True,
-        timeout=1500,
+        timeout=2100,
         check=False,
         env=os.environ | {"COLUMNS": "160"},
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import ray
+import scripted
 
 from deepred_ray import cluster
 from deepred_ray.config import Config, RayConfig
@@ -26,6 +27,7 @@ def local_ray() -> Iterator[str]:
         patch.delenv("RAY_ADDRESS", raising=False)
         patch.setattr(cluster, "OBJECT_STORE_BYTES", 200 * 2**20)
         cluster.connect(RayConfig(cpus=2))
+    ray.cloudpickle.register_pickle_by_value(scripted)  # workers do not have pytest's import path
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # else a failed test prints its executors' whole life
     yield ray.get_runtime_context().gcs_address
     cluster.disconnect()

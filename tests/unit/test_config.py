@@ -75,7 +75,7 @@ def test_an_empty_file_is_the_default(tmp_path: Path) -> None:
 
 def test_a_configuration_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        Config().train.epochs = 4  # type: ignore[misc]
+        Config().train.epochs = 4
 
 
 def test_a_configuration_survives_the_run_folder() -> None:

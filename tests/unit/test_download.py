@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -50,8 +51,8 @@ def serve() -> Iterator[Mirror]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            mirror.requests.append((self.path, time.monotonic(), dict(self.headers)))
-            answer = mirror.take(self.path)
+            served.requests.append((self.path, time.monotonic(), dict(self.headers)))
+            answer = served.take(self.path)
             self.send_response(answer.status)
             for name, value in answer.headers:
                 self.send_header(name, value)
@@ -64,11 +65,11 @@ def serve() -> Iterator[Mirror]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    mirror = Mirror(f"http://127.0.0.1:{server.server_port}")
+    served = Mirror(f"http://127.0.0.1:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
-        yield mirror
+        yield served
     finally:
         server.shutdown()
         server.server_close()
@@ -87,7 +88,8 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def downloader(base: str, **changes: Any) -> Downloader:
-    return Downloader(base, **({"delay": 0.0, "contact": "", "retries": 3, "timeout": 5.0} | changes))
+    settings: dict[str, Any] = {"delay": 0.0, "contact": "", "retries": 3, "timeout": 5.0}
+    return Downloader(base, **(settings | changes))
 
 
 # --- what arrives
@@ -184,7 +186,7 @@ def test_a_host_that_does_not_answer_is_given_up(mirror: Mirror) -> None:
 def gaps(mirror: Mirror) -> list[float]:
     """Seconds between the requests, as the server saw them come."""
     times = [at for _, at, _ in mirror.requests]
-    return [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    return [later - earlier for earlier, later in pairwise(times)]
 
 
 def test_the_delay_stands_between_all_requests(mirror: Mirror) -> None:

@@ -232,14 +232,10 @@ def test_an_artefact_where_nothing_can_be_written_names_the_way_out(tmp_path: Pa
 
 
 @pytest.fixture
-def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A run on a filesystem that is not the local one, with a local scratch of its own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "bucket").mkdir()
-    yield remote_run(tmp_path)
-
-
-def remote_run(tmp_path: Path) -> Run:
     run = Run(str(tmp_path / "bucket"), "r")
     run.folder = Folder(fs.SubTreeFileSystem(str(tmp_path / "bucket"), fs.LocalFileSystem()), "runs/r")
     return run

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepred_ray import storage
@@ -83,7 +83,7 @@ def test_a_rename_that_fails_leaves_the_old_bytes(tmp_path: Path, monkeypatch: p
 
 def test_a_folder_under_a_file_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DeepredError, match="cannot write .*file/x/y") as caught:
+    with pytest.raises(DeepredError, match=r"cannot write .*file/x/y") as caught:
         (Folder.open(str(tmp_path / "file")) / "x/y").write_bytes(b"")
     assert "--data-root" in caught.value.cure
 
@@ -212,6 +212,7 @@ def test_a_shard_name_is_a_function_of_its_rows() -> None:
     assert len({shard_name(ids) for ids in (["a", "b"], ["b", "a"], ["ab"], ["a"], [])}) == 5
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), max_size=4))
 def test_a_shard_name_is_a_file_name(ids: list[str]) -> None:
     name = shard_name(ids)

@@ -28,12 +28,14 @@ def epoch_rows(epoch: int, rows: int, config: TrainConfig) -> list[int]:
 # --- order
 
 
+@settings(deadline=None)
 @given(st.integers(1, 70), st.integers(1, 20), st.integers(0, 3), st.integers(0, 5))
 def test_each_epoch_takes_every_row_once(rows: int, batch: int, epoch: int, seed: int) -> None:
     config = TrainConfig(global_batch=batch, seed=seed)
     assert sorted(epoch_rows(epoch, rows, config)) == list(range(rows))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 70), st.integers(1, 20), st.integers(0, 50), st.integers(1, 9))
 def test_the_workers_share_the_global_batch_whatever_their_number(rows: int, batch: int, step: int, world: int) -> None:
     chosen = batch_rows(step, rows, TrainConfig(global_batch=batch))
@@ -69,6 +71,7 @@ def test_the_rate_warms_up_and_falls_along_a_cosine() -> None:
     assert learning_rate(110, 110, config) == pytest.approx(0, abs=1e-12)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 400), st.floats(0, 0.99))
 def test_every_step_learns_and_none_too_fast(steps: int, warmup: float) -> None:
     config = TrainConfig(learning_rate=5e-5, warmup=warmup)
