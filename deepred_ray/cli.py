@@ -119,11 +119,14 @@ def parse_config(command: str, words: list[str]) -> tuple[Config, bool]:
         ConfigError: the file or a value in it is wrong. SystemExit: --help was asked for, or a flag is wrong.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--config")
-    file = first.parse_known_args(words)[0].config
-    base = load(read_toml(file), file) if file else Config()
+    for flag in ("--config", "--run", "--data-root"):
+        first.add_argument(flag)
+    named = first.parse_known_args(words)[0]
+    file = named.config
+    base = load(read_toml(file), file) if file else settings_of_run(named.run, named.data_root, words)
     sections = SHOWN.get(command, (command,))
-    words = [OWN_INPUT.get(command, word) if word == "--input" else word for word in words]
+    own = OWN_INPUT.get(command, "--input")
+    words = [own + word.removeprefix("--input") if word.partition("=")[0] == "--input" else word for word in words]
 
     class Command(BaseModel):
         model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
@@ -152,6 +155,19 @@ def parse_config(command: str, words: list[str]) -> tuple[Config, bool]:
     parsed = tyro.cli(shape, default=default, args=words, prog=f"deepred {command}", description=STAGE_HELP[command])
     values = base.model_dump() | {name: dump(getattr(parsed, name)) for name in names}
     return load(values, "command line"), bool(parsed.fresh)
+
+
+def settings_of_run(run: str | None, data_root: str | None, words: list[str]) -> Config:
+    """Without a file, an existing run goes on with the settings it was made with."""
+    default = Config.model_validate({key: value for key, value in (("run", run), ("data_root", data_root)) if value})
+    if {"-h", "--help", "--fresh"} & set(words):
+        return default
+    from deepred_ray.storage import Folder
+
+    file = Folder.open(default.root) / default.run / "config.json"
+    if not file.exists():
+        return default
+    return load(file.read_json() | {"run": default.run, "data_root": default.data_root}, file.path)
 
 
 def dump(value: Any) -> Any:

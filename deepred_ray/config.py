@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from deepred_ray.errors import ConfigError
 
@@ -74,6 +74,11 @@ class AcquireConfig(Section):
     language: str = identity("en")
     """ISO 639-1 code of the books to keep, judged by their body."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def select_by_ids(cls, values: Any) -> Any:
+        return values | {"selection": "ids"} if isinstance(values, dict) and values.get("ids") else values
+
 
 class CorpusConfig(Section):
     """Cut the books into chunks, score them by the theme's lexicon and keep the passages."""
@@ -102,7 +107,7 @@ class SynthesizeConfig(Section):
     text that answers a question drawn outside the model. `auto`: plain for models under a billion parameters."""
     examples: Annotated[int, short("--examples")] = growth(10_000, ge=1)
     """Examples to make, over all components."""
-    passages: Annotated[int | None, short("--passages")] = growth(None)
+    passages: Annotated[int | None, short("--passages")] = growth(None, ge=1)
     """Use at most this many passages, the best scored of every book in turn. Default: all."""
     attempts: int = operational(12, ge=1)
     """Tries for a slot, each with other axes, before it is left unfilled."""
@@ -178,7 +183,7 @@ class ExportConfig(Section):
 class EvaluateConfig(Section):
     """Ask base and tuned model the theme's evaluation prompts, and judge the answers."""
 
-    prompts: int | None = growth(None)
+    prompts: int | None = growth(None, ge=1)
     """Ask a stratified choice of this many prompts. Default: all of them."""
     max_tokens: int = identity(120, ge=8)
     """Longest answer, in tokens."""
@@ -191,7 +196,7 @@ class RayConfig(Section):
 
     address: str | None = operational(None)
     """Address of a running cluster (`auto`, or host:port). Default: $RAY_ADDRESS, else Ray is started on this machine."""
-    cpus: int | None = operational(None)
+    cpus: int | None = operational(None, ge=1)
     """CPUs that a local Ray may use. Default: all."""
 
 

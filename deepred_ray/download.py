@@ -3,7 +3,7 @@
 import random
 import time
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 from urllib.robotparser import RobotFileParser
 
 import requests
@@ -32,13 +32,10 @@ class Downloader:
         host = urlsplit(base).hostname
         if not host or urlsplit(base).scheme not in ("http", "https"):
             raise MirrorError(f"mirror {base!r} is not an http or https URL", "For example --mirror https://gutenberg.pglaf.org")
-        if host in FORBIDDEN_HOSTS:
-            raise MirrorError(
-                f"{host} is meant for people and blocks programs", "Use a mirror: https://www.gutenberg.org/MIRRORS.ALL lists them."
-            )
+        refuse_forbidden(base)
         self.base = base.rstrip("/")
         self._delay, self._retries, self._timeout = delay, retries, timeout
-        self._session = requests.Session()
+        self._session = MirrorSession()
         self._session.headers["User-Agent"] = f"deepred_ray/{__version__}" + (f" ({contact})" if contact else "")
         self._last = time.monotonic()  # another downloader may just have asked
         self._robots: RobotFileParser | None = None
@@ -51,11 +48,11 @@ class Downloader:
             MirrorError: after the last retry there is still no answer.
         """
         if not self._allowed(path):
-            raise MirrorError(f"{self.base}/robots.txt forbids {path}", "Use another mirror.")
+            raise MirrorError(f"the robots.txt of {self.base} forbids {path}", "Use another mirror.")
         problem = ""
         for attempt in range(self._retries + 1):
             try:
-                answer = self._request(path)
+                answer = self._request(self.base + path)
             except requests.RequestException as error:
                 problem, wait = str(error), backoff(attempt)
                 # A host that is down does not come up within seconds; do not hold a book's whole patience for it.
@@ -82,20 +79,39 @@ class Downloader:
         if self._robots is None:
             self._robots = RobotFileParser()
             try:
-                answer = self._request("/robots.txt")
+                answer = self._request(urljoin(self.base, "/robots.txt"))
                 self._robots.parse(answer.text.splitlines() if answer.status_code == 200 else [])
             except requests.RequestException:
                 self._robots.parse([])  # the request that follows will tell what is wrong
-        return self._robots.can_fetch(str(self._session.headers["User-Agent"]), path)
+        return self._robots.can_fetch(str(self._session.headers["User-Agent"]), self.base + path)
 
-    def _request(self, path: str) -> requests.Response:
+    def _request(self, url: str) -> requests.Response:
         pause = self._last + self._delay - time.monotonic()
         if pause > 0:
             time.sleep(pause)
         try:
-            return self._session.get(self.base + path, timeout=self._timeout)
+            return self._session.get(url, timeout=self._timeout)
         finally:
             self._last = time.monotonic()
+
+
+class MirrorSession(requests.Session):
+    """Follows a mirror's redirects, but not to a host that is meant for people."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        target = super().get_redirect_target(resp)
+        if target:
+            refuse_forbidden(urljoin(resp.url, target))
+        return target
+
+
+def refuse_forbidden(url: str) -> None:
+    """Raises MirrorError for a host that is meant for people."""
+    host = urlsplit(url).hostname
+    if host in FORBIDDEN_HOSTS:
+        raise MirrorError(
+            f"{host} is meant for people and blocks programs", "Use a mirror: https://www.gutenberg.org/MIRRORS.ALL lists them."
+        )
 
 
 def backoff(attempt: int) -> float:

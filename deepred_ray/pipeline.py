@@ -55,7 +55,7 @@ def run_stage(run: Run, config: Config, theme: Theme, stage: str) -> Manifest:
     say(f"[bold]{stage}[/bold]: {words}")
     if begun and stage not in INCREMENTAL and begun["inputs"] != inputs:
         for output in OUTPUTS[stage]:
-            (run.folder / output).delete()
+            run.discard(output)
     run.begin(stage, identity, growth, inputs)
     started = time.monotonic()
     made = import_module(f"deepred_ray.stages.{stage}").run(run, config, theme)

@@ -34,6 +34,7 @@ OUTPUTS = {
     "evaluate": ("evaluation", "evaluate"),
 }
 HEARTBEAT_S = 5.0
+CLAIM_S = 0.2
 LEASE_EXPIRES_S = 60.0
 
 State = Literal["run", "extend", "skip"]
@@ -147,6 +148,7 @@ class Run:
 
     def __init__(self, root: str, name: str) -> None:
         self.folder = Folder.open(root) / name
+        self.root = root
         self.name = name
 
     def table(self, name: str) -> Folder:
@@ -177,14 +179,20 @@ class Run:
         """Delete what this stage and those after it made."""
         for name in STAGES[STAGES.index(stage) :]:
             for output in OUTPUTS[name]:
-                (self.folder / output).delete()
+                self.discard(output)
+
+    def discard(self, output: str) -> None:
+        """Delete one folder of the run, and the local copy of it where the data root is a URI."""
+        (self.folder / output).delete()
+        if not self.folder.local:
+            shutil.rmtree(self.scratch / output, ignore_errors=True)
 
     @property
     def scratch(self) -> Path:
         """A local folder of this run: the run folder itself, or a cache where the data root is a URI."""
         if self.folder.local:
             return Path(self.folder.path)
-        return cache_folder() / "scratch" / digest([str(self.folder.filesystem), self.folder.path]) / self.name
+        return cache_folder() / "scratch" / digest(self.root) / self.name
 
     @contextlib.contextmanager
     def artefact(self, name: str) -> Iterator[Path]:
@@ -195,7 +203,11 @@ class Run:
             draft.mkdir(parents=True)
         except OSError as error:
             raise DeepredError(f"cannot write {draft}: {error}", "Choose a --data-root that you may write to.") from error
-        yield draft
+        try:
+            yield draft
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
         final = self.scratch / name
         shutil.rmtree(final, ignore_errors=True)
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -204,16 +216,20 @@ class Run:
             (self.folder / name).delete()
             from pyarrow import fs
 
+            self.folder.filesystem.create_dir((self.folder / name).path, recursive=True)
             fs.copy_files(str(final), (self.folder / name).path, destination_filesystem=self.folder.filesystem)
 
     def local_copy(self, name: str) -> Path:
-        """An artefact as a local path, downloaded where the data root is a URI."""
+        """An artefact as a local path, downloaded where the data root is a URI; nothing lies there if it was not made yet."""
         path = self.scratch / name
-        if not self.folder.local and not path.exists():
+        if not self.folder.local and not path.exists() and (self.folder / name).exists():
             from pyarrow import fs
 
-            path.parent.mkdir(parents=True, exist_ok=True)
-            fs.copy_files((self.folder / name).path, str(path), source_filesystem=self.folder.filesystem)
+            draft = path.with_name(f".{path.name}.{os.getpid()}")
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir(parents=True)
+            fs.copy_files((self.folder / name).path, str(draft), source_filesystem=self.folder.filesystem)
+            draft.rename(path)
         return path
 
     @contextlib.contextmanager
@@ -226,12 +242,11 @@ class Run:
         file = self.folder / "lease.json"
         me = psutil.Process()
         mine = {"host": socket.gethostname(), "pid": me.pid, "started": me.create_time()}
-        holder = self.lease_holder()
-        if holder and lease_alive(holder, str(mine["host"])):
-            raise RunBusyError(
-                f"run {self.name} is being written by process {holder['pid']} on {holder['host']}",
-                "Wait for it, stop it, or use another --run NAME.",
-            )
+        self._refuse_other_writer(mine)
+        file.write_json(mine | {"beat": time.time()})
+        # Two drivers that start at once both get here; the last to write stays.
+        time.sleep(CLAIM_S)
+        self._refuse_other_writer(mine)
         stop = threading.Event()
 
         def beat() -> None:
@@ -242,7 +257,6 @@ class Run:
                 if stop.wait(HEARTBEAT_S):
                     return
 
-        file.write_json(mine | {"beat": time.time()})
         thread = threading.Thread(target=beat, name="lease", daemon=True)
         thread.start()
         try:
@@ -251,6 +265,14 @@ class Run:
             stop.set()
             thread.join()
             file.delete()
+
+    def _refuse_other_writer(self, mine: dict[str, Any]) -> None:
+        holder = self.lease_holder()
+        if holder and any(holder[key] != mine[key] for key in mine) and lease_alive(holder, str(mine["host"])):
+            raise RunBusyError(
+                f"run {self.name} is being written by process {holder['pid']} on {holder['host']}",
+                "Wait for it, stop it, or use another --run NAME.",
+            )
 
     def lease_holder(self) -> dict[str, Any] | None:
         """Host, pid, start and last beat of the driver that holds the run; None if nobody does."""

@@ -1,5 +1,6 @@
 """Files of a run, on a local or shared path or on any URI that pyarrow opens. Every write is whole or absent."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -93,6 +94,9 @@ class Folder:
             if self.local:
                 os.replace(target, self.path)
         except OSError as error:
+            if self.local:
+                with contextlib.suppress(OSError):
+                    Path(target).unlink()
             raise DeepredError(
                 f"cannot write {self.path}: {error}", "Choose a --data-root with room that you may write to."
             ) from error
@@ -125,7 +129,7 @@ class Folder:
     def _read_shard(file: "Folder", wanted: pa.Schema) -> pa.Table:
         try:
             return pq.read_table(file.path, filesystem=file.filesystem, columns=wanted.names).cast(wanted)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowKeyError, ValueError) as error:
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowKeyError, ValueError, OSError) as error:  # a damaged file is an OSError
             raise InputError(f"{file.path} is not a table with columns {', '.join(wanted.names)}: {error}") from error
 
 

@@ -232,7 +232,7 @@ def read_local(row: Row) -> Iterator[Row]:
     if path.suffix == ".parquet":
         numbered: Iterator[tuple[int, Any]] = enumerate(pq.read_table(path).to_pylist(), 1)
     else:
-        numbered = enumerate(path.read_text("utf-8").splitlines(), 1)
+        numbered = enumerate(path.read_text("utf-8").removesuffix("\n").split("\n"), 1)
     for number, item in numbered:
         where = f"{path.name}:{number}"
         try:

@@ -88,7 +88,9 @@ def import_passages(run: Run, files: Iterable[str], theme: Theme) -> None:
     """
     for name in files:
         path = Path(name).expanduser()
-        lines = pq.read_table(path).to_pylist() if path.suffix == ".parquet" else path.read_text("utf-8").splitlines()
+        lines = (
+            pq.read_table(path).to_pylist() if path.suffix == ".parquet" else path.read_text("utf-8").removesuffix("\n").split("\n")
+        )
         rows = []
         for number, line in enumerate(lines, 1):
             try:

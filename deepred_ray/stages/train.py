@@ -127,7 +127,7 @@ def read_chatml(path: Path) -> Iterator[Row]:
     Raises:
         InputError: a line that is no conversation; the message names it.
     """
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text("utf-8").removesuffix("\n").split("\n"), 1):
         try:
             messages = [{"role": str(m["role"]), "content": str(m["content"])} for m in json.loads(line)["messages"]]
         except (ValueError, KeyError, TypeError) as error:

@@ -118,17 +118,17 @@ def test_local_files_are_books_and_bad_rows_are_rejects(tmp_path: Path, configur
     nameless = local_rows(3)[0] | {"id": None}
     lines = [*local_rows(1), separator, nameless, {"id": "row-4", "title": "No text", "author": "Nobody"}]
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in lines) + '{"id": "row-5", "ti\n["row-6"]\n'
-    (folder / "rows.jsonl").write_text(text, "utf-8")
-    pq.write_table(pa.Table.from_pylist(local_rows(7, 8)), folder / "rows.parquet")
+    (folder / "rows.jsonl").write_bytes(text.encode() + b'{"id": "row-7 in Latin-1: \xe9"}\n')
+    pq.write_table(pa.Table.from_pylist(local_rows(8, 9)), folder / "rows.parquet")
 
     config = configure(acquire={"input": (str(folder),), "ids": ()})
     manifest = acquired(config)
-    assert rejects(config) == {f"rows.jsonl:{number}": "malformed_row" for number in (3, 4, 5, 6)}
-    assert book_ids(config) == ["900006-0", "row-1", "row-2", "row-7", "row-8"]
-    assert (manifest.rows_in, manifest.kept) == (9, 5)
+    assert rejects(config) == {f"rows.jsonl:{number}": "malformed_row" for number in (3, 4, 5, 6, 7)}
+    assert book_ids(config) == ["900006-0", "row-1", "row-2", "row-8", "row-9"]
+    assert (manifest.rows_in, manifest.kept) == (10, 5)
     books = {row["book_id"]: row for row in open_run(config).table("books").read_table(BOOKS).to_pylist()}
     assert books["900006-0"]["title"] == "The Thinking Bureau"
-    assert books["row-7"]["year"] == 1931
+    assert books["row-9"]["year"] == 1931
     assert "Project Gutenberg" not in books["900006-0"]["text"]
 
     # A second look at the same folder finds nothing new.

@@ -37,7 +37,7 @@ def test_a_run_is_skipped_refused_extended_and_made_afresh(local_ray: str, confi
     first = run_stages(few, both, fresh=False)
     run = Run(few.root, few.run)
     made = contents(run, "acquire", "corpus", "books", "chunks")
-    assert [manifest.kept for manifest in first][0] == 3
+    assert first[0].kept == 3
     assert first[1].inputs == {"acquire": first[0].fingerprint}
 
     assert run_stages(few, both, fresh=False) == first

@@ -10,6 +10,7 @@ from conftest import Configure
 from scripted import FLAWS, ScriptedEngine, StubbornEngine, write_model
 
 from deepred_ray.config import Config
+from deepred_ray.engine import EngineSettings
 from deepred_ray.errors import ShortfallError
 from deepred_ray.runs import Manifest, Run
 from deepred_ray.schema import CANDIDATES, EXAMPLES, REJECTS, SLOTS
@@ -25,10 +26,14 @@ def model(tmp_path: Path) -> str:
     return str(write_model(tmp_path / "model"))
 
 
-def synthesized(run: Run, config: Config, engine: type[ScriptedEngine] = ScriptedEngine) -> Manifest:
+def synthesized(run: Run, config: Config, engine: synthesize.MakeEngine = ScriptedEngine) -> Manifest:
     manifest = synthesize.run(run, config, Theme.find(config.theme), make_engine=engine)
     manifest.check()
     return manifest
+
+
+def no_engine(settings: EngineSettings) -> None:
+    raise AssertionError("nothing is left to do")
 
 
 def rows(run: Run, table: str) -> list[Row]:
@@ -55,7 +60,11 @@ def check_whole(run: Run, manifest: Manifest, count: int) -> None:
         system, user, assistant = example["messages"]
         assert [turn["role"] for turn in example["messages"]] == ["system", "user", "assistant"]
         chosen = by_attempt[example["example_id"], example["attempt"]]
-        assert (system["content"], user["content"], assistant["content"]) == (chosen["system"], chosen["question"], chosen["answer"])
+        assert (system["content"], user["content"], assistant["content"]) == (
+            chosen["system"],
+            chosen["question"],
+            chosen["answer"],
+        )
         assert all(turn["content"].strip() for turn in example["messages"])
         assert chosen["reason"] is None
         assert {key: slot[key] for key in ("component", "persona", "chunk_id", "book_id")}.items() <= example.items()
@@ -91,7 +100,7 @@ def test_a_run_fills_every_slot_once_and_grows(sample_run: Run, configure: Confi
     assert all(row in rows(sample_run, "candidates") for row in attempts)
 
     # Nothing is left to do, so no engine is made.
-    assert synthesized(sample_run, configure(model=model, synthesize={"examples": 80}), type(None)) == grown
+    assert synthesized(sample_run, configure(model=model, synthesize={"examples": 80}), no_engine) == grown
 
 
 def test_a_shortfall_keeps_what_there_is_and_is_made_up_for(sample_run: Run, configure: Configure, model: str) -> None:

@@ -85,7 +85,7 @@ def test_a_configuration_survives_the_run_folder() -> None:
 
 def test_the_data_root_is_the_setting_else_the_environment_else_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GUTENBERG_DATA", "/data")
-    assert Config(data_root="s3://b/x").root == "s3://b/x"
+    assert Config(data_root="file:///b/x").root == "file:///b/x"
     assert Config().root == "/data"
     monkeypatch.delenv("GUTENBERG_DATA")
     assert Config().root == "./runs"
@@ -148,8 +148,8 @@ def test_settings_of_stages_that_a_command_does_not_show_come_from_the_file(tmp_
         ("acquire", ["--delay", "0.5", "--acquire.selection", "catalogue"], {"acquire": {"delay": 0.5, "selection": "catalogue"}}),
         (
             "run",
-            ["--model", "a/b", "--run", "mine", "--data-root", "s3://b/x"],
-            {"model": "a/b", "run": "mine", "data_root": "s3://b/x"},
+            ["--model", "a/b", "--run", "mine", "--data-root", "file:///b/x"],
+            {"model": "a/b", "run": "mine", "data_root": "file:///b/x"},
         ),
         (
             "run",

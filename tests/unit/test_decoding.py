@@ -27,8 +27,8 @@ from deepred_ray.text.reject import Reject
         (b"Thanks to Carlos Col\xc3\xb3n for the f\xeate.", "Thanks to Carlos Colón for the fête."),
         ("é à ü ö ß \u2013 ".encode() * 3 + b"and one stray \xe9.", "é à ü ö ß \u2013 " * 3 + "and one stray é."),
         (
-            "Character set encoding: KOI8-R\n\nЗима была долгой.".encode("koi8-r"),  # noqa: RUF001
-            "Character set encoding: KOI8-R\n\nЗима была долгой.",  # noqa: RUF001
+            "Character set encoding: KOI8-R\n\nЗима была долгой.".encode("koi8-r"),
+            "Character set encoding: KOI8-R\n\nЗима была долгой.",
         ),
     ],
 )

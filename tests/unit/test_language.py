@@ -10,7 +10,7 @@ SAMPLES = {
     "fr": "L'ingénieur traversa la longue galerie et compta les lampes qui brûlaient encore dans la nuit.",
     "fi": "Insinööri käveli pitkän käytävän läpi ja laski lamput, jotka vielä paloivat yössä.",
     "ru": "Инженер прошёл по длинной галерее и сосчитал лампы, которые ещё горели в темноте.",
-    "zh": "工程師走過長長的走廊，數著還亮著的燈。夜裡很安靜，沒有人說話。",  # noqa: RUF001
+    "zh": "工程師走過長長的走廊，數著還亮著的燈。夜裡很安靜，沒有人說話。",
 }
 
 
