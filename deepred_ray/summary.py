@@ -40,7 +40,7 @@ def show(run: Run, manifests: Sequence[Manifest]) -> None:
         table(
             "The same question to both",
             ["question", "base model", "tuned model"],
-            [[escape(cell) for cell in row] for row in answers],
+            [[escape(" ".join(cell.split())) for cell in row] for row in answers],
         )
     console.print()
     for name, path in paths(run, manifests):
