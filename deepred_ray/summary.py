@@ -30,7 +30,7 @@ def show(run: Run, manifests: Sequence[Manifest]) -> None:
     ]
     total = ["", "", "", "", "", f"{whole:.0f}", ""]
     console.print()
-    table("Stages", ["stage", "unit", "rows in", "kept", "rejected", "seconds", "of the time"], [*rows, total], right=5)
+    table("Stages", ["stage", "unit", "rows in", "kept", "rejected", "seconds", "share"], [*rows, total], right=5)
     for manifest in manifests:
         if manifest.rejected:
             console.print(f"{manifest.stage} rejected: {counts_text(manifest.rejected, 8)}")

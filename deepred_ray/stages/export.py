@@ -60,7 +60,7 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
             place_for_lm_studio(file, Path(settings.lm_studio).expanduser(), run.name)
     return Manifest(
         "export",
-        "quantizations",
+        "files",
         len(files),
         len(files),
         {},
