@@ -1,6 +1,7 @@
 """The `deepred` command: parse, call a stage, report. No logic, and no heavy import before the arguments are read."""
 
 import argparse
+import re
 import signal
 import sys
 import traceback
@@ -47,6 +48,7 @@ A run is a folder <data root>/<run>; repeating a command goes on where it stoppe
 SHOWN = {"corpus": ("acquire", "corpus"), "run": ("acquire", "corpus", "synthesize", "train", "export", "evaluate")}
 # An input flag means the stage's own input where two sections have one.
 OWN_INPUT = {"synthesize": "--synthesize.input"}
+TOLD = re.compile(r"^deepred_ray\.errors\.\w+: (.+)(?:\n  (\S.*))?$", re.M)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -109,7 +111,9 @@ def find_known(error: BaseException) -> DeepredError | None:
             return DeepredError(current.message, current.cure) if hasattr(current, "message") else None
         todo += [getattr(current, "cause", None), current.__cause__, current.__context__]
         todo += list(getattr(current, "worker_failures", {}).values())
-    return None
+    # What a function mapped by Ray Data raised arrives as the text of a traceback only.
+    told = TOLD.search(str(error))
+    return DeepredError(told[1], told[2] or "") if told else None
 
 
 def parse_config(command: str, words: list[str]) -> tuple[Config, bool]:

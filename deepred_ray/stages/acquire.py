@@ -44,7 +44,8 @@ BOOK_PATHS = (
     "/files/{id}/{id}.txt",
 )
 # Rejects of the road, not of the book: tried again when the stage is repeated.
-PASSING = ("not_on_mirror", "download_failed")
+PASSING = ("not_on_mirror", "download_failed", "mirror_gone")
+MOST_FAILURES = 3  # in a row; one book may fail alone, but then the mirror is gone, and asking on is no use
 BOOKS_A_SHARD = 8
 UNSURE = ("edition", "author_life", "none")  # dates that only bound the year of publication
 LOCAL_SUFFIXES = (".txt", ".jsonl", ".parquet")
@@ -101,10 +102,16 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
             sort=table_of,
             key="book_id",
         )
+        rejected: dict[str, int] = {}
         with Meter("acquire", wanted, "books") as meter:
             for counts in write(books, writer, BOOKS_A_SHARD):
                 rejected = {reason: n for (table, reason), n in counts.items() if table == "rejects"}
                 meter.update(len(done) + counts.total(), counts_text(rejected))
+    if gone := rejected.get("mirror_gone"):
+        raise MirrorError(
+            f"mirror {settings.mirror} went away, {gone} books or more are missing",
+            f"Wait and repeat the command: what arrived is kept. `deepred inspect {run.name} rejects/acquire` has its last words.",
+        )
     return summarise(run)
 
 
@@ -176,7 +183,10 @@ def read_catalogue(downloader: Downloader, run: Run) -> dict[int, catalogue.Entr
 
 
 class FetchBooks:
-    """INPUT wish; OUTPUT raw bytes of a book, or a problem; fan-out 1:1. The one actor that talks to the host."""
+    """INPUT wish; OUTPUT raw bytes of a book, or a problem; fan-out 1:1. The one actor that talks to the host.
+
+    It raises nothing: an error here would end the dataset and lose the books that arrived and are not written yet.
+    """
 
     def __init__(self, base: str, politeness: dict[str, Any]) -> None:
         self.downloader = Downloader(base, **politeness)
@@ -185,18 +195,18 @@ class FetchBooks:
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         wish = json.loads(batch["wish"][0])
         url, body, problem = "", b"", "not_on_mirror"
-        try:
-            for path in BOOK_PATHS:
-                if fetched := self.downloader.get(path.format(id=wish["book_id"])):
-                    url, body, problem = fetched.url, fetched.body, ""
-                    break
-            self.failures = 0
-        except MirrorError as error:
-            # One book may fail alone; a row of them means that the mirror is gone, and asking on is no use.
-            self.failures += 1
-            if self.failures >= 3:
-                raise
-            url, problem = str(error.message), "download_failed"
+        if self.failures >= MOST_FAILURES:
+            problem = "mirror_gone"
+        else:
+            try:
+                for path in BOOK_PATHS:
+                    if fetched := self.downloader.get(path.format(id=wish["book_id"])):
+                        url, body, problem = fetched.url, fetched.body, ""
+                        break
+                self.failures = 0
+            except MirrorError as error:
+                self.failures += 1
+                url, problem = str(error.message), "mirror_gone" if self.failures >= MOST_FAILURES else "download_failed"
         return {
             "wish": [batch["wish"][0]],
             "raw": [body],
@@ -232,11 +242,13 @@ def read_local(row: Row) -> Iterator[Row]:
     if path.suffix == ".parquet":
         numbered: Iterator[tuple[int, Any]] = enumerate(pq.read_table(path).to_pylist(), 1)
     else:
-        numbered = enumerate(path.read_text("utf-8").removesuffix("\n").split("\n"), 1)
+        numbered = enumerate(path.read_bytes().splitlines(), 1)  # of bytes: a text may hold what Unicode takes for a line end
     for number, item in numbered:
         where = f"{path.name}:{number}"
         try:
-            fields = json.loads(item) if isinstance(item, str) else item
+            fields = json.loads(item) if isinstance(item, bytes) else item
+            if missing := [name for name in ("id", "title", "author", "text") if fields[name] is None]:
+                raise ValueError(f"no {', '.join(missing)}")
             wish = Wish(str(fields["id"]), str(fields["title"]), (str(fields["author"]),))
             body = str(fields["text"]).encode()
         except (ValueError, KeyError, TypeError) as error:
@@ -313,7 +325,13 @@ def table_of(row: Row) -> str:
 
 
 def summarise(run: Run) -> Manifest:
-    books = run.table("books").read_table(BOOKS, ["book_id"]).num_rows
+    ids = count_values(run.table("books").read_table(BOOKS, ["book_id"])["book_id"])
+    if twice := [book_id for book_id, count in ids.items() if count > 1]:
+        raise InputError(
+            f"several books have the id {', '.join(sorted(twice)[:5])}",
+            "Give each file or row its own name or id, and use --fresh.",
+        )
+    books = len(ids)
     rejected = count_values(run.table("rejects/acquire").read_table(REJECTS)["reason"])
     if books == 0:
         raise InputError(

@@ -62,7 +62,7 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
                 seen += 1
                 kept += row["kept"]
                 meter.update(seen, f"{kept} passages kept")
-    mark_twins(chunks)
+    mark_twins(books, chunks)
     table = chunks.read_table(CHUNKS, ["kept", "reason"])
     dropped = count_values(table["reason"])
     passages = pc.sum(table["kept"]).as_py() or 0
@@ -124,10 +124,18 @@ def chunk_book(book: Row, settings: CorpusConfig, theme: Theme) -> Iterator[Row]
         }
 
 
-def mark_twins(chunks: Folder) -> None:
-    """Drop passages whose normalised text an earlier one has, in the order of book and offset: the first stays."""
+def mark_twins(books: Folder, chunks: Folder) -> None:
+    """Drop passages whose normalised text an earlier one has, in the order in which the books came: the first stays.
+
+    So a book that is added later changes no chunk of those before it.
+    """
     first: dict[str, str] = {}
-    for shard in chunks.files(".parquet"):
+    came = books.read_table(BOOKS, ["fetched_at", "book_id"]).sort_by([("fetched_at", "ascending"), ("book_id", "ascending")])
+    shards = {shard.name: shard for shard in chunks.files(".parquet")}
+    for book_id in came["book_id"].to_pylist():
+        shard = shards.get(f"{shard_name([book_id])}.parquet")
+        if shard is None:
+            continue
         table = Folder._read_shard(shard, CHUNKS)
         rows: list[dict[str, Any]] = table.to_pylist(maps_as_pydicts="strict")
         changed = False

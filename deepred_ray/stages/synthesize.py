@@ -200,8 +200,9 @@ def fill(run: Run, rows: list[Row], recipe: Recipe, make_engine: MakeEngine, cho
         FillSlots,
         fn_constructor_args=(engine, recipe, make_engine, asked),
         batch_size=slots_a_task,
-        compute=ray.data.ActorPoolStrategy(size=settings.engines, max_tasks_in_flight_per_actor=tasks),
-        max_concurrency=tasks,
+        compute=ray.data.ActorPoolStrategy(
+            size=settings.engines, max_tasks_in_flight_per_actor=tasks, max_concurrent_calls_per_actor=tasks
+        ),
         num_cpus=1,
         num_gpus=gpus,
     )
