@@ -9,10 +9,11 @@ from urllib.robotparser import RobotFileParser
 import requests
 
 from deepred_ray import __version__
-from deepred_ray.errors import MirrorError
+from deepred_ray.errors import MirrorError, PageError
 
 FORBIDDEN_HOSTS = ("www.gutenberg.org", "gutenberg.org")
 LONGEST_WAIT_S = 120.0
+WEB_PAGE = "an HTML page instead of the file"
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Downloader:
         blocking page and is tried again.
 
         Raises:
-            MirrorError: after the last retry there is still no answer.
+            MirrorError: after the last retry there is still no answer; PageError if there is a page.
         """
         if not self._allowed(path):
             raise MirrorError(f"the robots.txt of {self.base} forbids {path}", "Use another mirror.")
@@ -66,11 +67,12 @@ class Downloader:
                     return Fetched(self.base + path, answer.content)
                 if answer.status_code in (401, 403):
                     raise MirrorError(f"{self.base} refuses us (HTTP {answer.status_code})", "Use another mirror.")
-                problem = "an HTML page instead of the file" if answer.status_code == 200 else f"HTTP {answer.status_code}"
+                problem = WEB_PAGE if answer.status_code == 200 else f"HTTP {answer.status_code}"
                 wait = retry_after(answer.headers.get("Retry-After")) or backoff(attempt)
             if attempt < self._retries:
                 time.sleep(min(wait, LONGEST_WAIT_S))
-        raise MirrorError(
+        failure = PageError if problem == WEB_PAGE else MirrorError
+        raise failure(
             f"mirror {self.base} gave no {path}: {problem}",
             "Check --mirror, or wait and repeat the command: what has arrived is kept.",
         )

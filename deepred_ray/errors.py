@@ -36,6 +36,10 @@ class MirrorError(DeepredError, OSError):
     """The mirror does not answer, or refuses to serve us."""
 
 
+class PageError(MirrorError):
+    """The mirror answers with a web page where a file should be, however often it is asked."""
+
+
 class ModelError(DeepredError, OSError):
     """A base model, adapter or GGUF that is missing or cannot be loaded."""
 

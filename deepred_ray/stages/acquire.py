@@ -24,7 +24,7 @@ from deepred_ray import mirror
 from deepred_ray.config import AcquireConfig, Config
 from deepred_ray.console import Meter, counts_text, say
 from deepred_ray.download import Downloader
-from deepred_ray.errors import InputError, MirrorError
+from deepred_ray.errors import InputError, MirrorError, PageError, ShortfallError
 from deepred_ray.runs import Manifest, Run
 from deepred_ray.schema import BOOKS, REJECTS
 from deepred_ray.stages.tables import Row, ShardWriter, write
@@ -68,7 +68,7 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
     """Fetch what is not there yet.
 
     Raises:
-        MirrorError: the mirror does not answer; books that arrived are kept.
+        MirrorError, ShortfallError: the mirror or some of its books do not answer; books that arrived are kept.
         InputError: a local input does not exist, or nothing was asked for.
     """
     settings = config.acquire
@@ -111,6 +111,11 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
         raise MirrorError(
             f"mirror {settings.mirror} went away, {gone} books or more are missing",
             f"Wait and repeat the command: what arrived is kept. `deepred inspect {run.name} rejects/acquire` has its last words.",
+        )
+    if failed := rejected.get("download_failed"):
+        raise ShortfallError(
+            f"{failed} books did not arrive, though the mirror {settings.mirror} has an answer for others",
+            f"Repeat the command to try them again. `deepred inspect {run.name} rejects/acquire` names them.",
         )
     return summarise(run)
 
@@ -206,7 +211,9 @@ class FetchBooks:
                 self.failures = 0
             except MirrorError as error:
                 self.failures += 1
-                url, problem = str(error.message), "mirror_gone" if self.failures >= MOST_FAILURES else "download_failed"
+                url, problem = str(error.message), "html_page" if isinstance(error, PageError) else "download_failed"
+                if self.failures >= MOST_FAILURES:
+                    problem = "mirror_gone"
         return {
             "wish": [batch["wish"][0]],
             "raw": [body],
