@@ -164,7 +164,7 @@ def parse_config(command: str, words: list[str]) -> tuple[Config, bool]:
 def settings_of_run(run: str | None, data_root: str | None, words: list[str]) -> Config:
     """Without a file, an existing run goes on with the settings it was made with."""
     default = Config.model_validate({key: value for key, value in (("run", run), ("data_root", data_root)) if value})
-    if {"-h", "--help", "--fresh"} & set(words):
+    if {"-h", "--help"} & set(words):
         return default
     from deepred_ray.storage import Folder
 

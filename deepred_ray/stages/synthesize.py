@@ -246,6 +246,9 @@ class FillSlots:
                 attempts += await asyncio.gather(*(self.attempt(row, *self.prompt(row, numbers)) for _ in range(width)))
         finally:
             self.active -= 1
+        accepted = [attempt for attempt in attempts if attempt["reason"] is None]
+        for attempt in accepted[1:]:
+            attempt |= {"reason": "superseded", "answer": None}
         return attempts
 
     def prompt(self, row: Row, numbers: Iterator[int]) -> tuple[int, prompts.Prompt]:
