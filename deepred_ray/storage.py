@@ -123,14 +123,14 @@ class Folder:
             InputError: a file has other columns, or is no Parquet; the message names it.
         """
         wanted = pa.schema([schema.field(name) for name in columns]) if columns else schema
-        return pa.concat_tables([self._read_shard(file, wanted) for file in self.files(".parquet")] or [wanted.empty_table()])
+        return pa.concat_tables([file.read_shard(wanted) for file in self.files(".parquet")] or [wanted.empty_table()])
 
-    @staticmethod
-    def _read_shard(file: "Folder", wanted: pa.Schema) -> pa.Table:
+    def read_shard(self, wanted: pa.Schema) -> pa.Table:
+        """The wanted columns of one Parquet file. Raises InputError as `read_table` does."""
         try:
-            return pq.read_table(file.path, filesystem=file.filesystem, columns=wanted.names).cast(wanted)
+            return pq.read_table(self.path, filesystem=self.filesystem, columns=wanted.names).cast(wanted)
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowKeyError, ValueError, OSError) as error:  # a damaged file is an OSError
-            raise InputError(f"{file.path} is not a table with columns {', '.join(wanted.names)}: {error}") from error
+            raise InputError(f"{self.path} is not a table with columns {', '.join(wanted.names)}: {error}") from error
 
 
 def shard_name(ids: Iterable[str]) -> str:

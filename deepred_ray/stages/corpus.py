@@ -82,7 +82,7 @@ def chunk_shard(
 ) -> Iterator[Row]:
     """INPUT path of a shard of books; OUTPUT book_id and kept, once a book's chunks are written; fan-out 1:n."""
     shard = Folder(folder.filesystem, row["path"])
-    for book in Folder._read_shard(shard, pa.schema([BOOKS.field(name) for name in COLUMNS])).to_pylist():
+    for book in shard.read_shard(pa.schema([BOOKS.field(name) for name in COLUMNS])).to_pylist():
         name = shard_name([book["book_id"]])
         if name in done:
             continue
@@ -136,7 +136,7 @@ def mark_twins(books: Folder, chunks: Folder) -> None:
         shard = shards.get(f"{shard_name([book_id])}.parquet")
         if shard is None:
             continue
-        table = Folder._read_shard(shard, CHUNKS)
+        table = shard.read_shard(CHUNKS)
         rows: list[dict[str, Any]] = table.to_pylist(maps_as_pydicts="strict")
         changed = False
         for row in rows:

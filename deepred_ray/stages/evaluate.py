@@ -58,8 +58,8 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
     perplexity = measure_perplexity(run, config, base, adapter) if adapter else None
     report = build_report(
         run=run.name,
-        models={BASE: base, PROMPTED: f"{base}, with the persona's system prompt"}
-        | ({TUNED: f"{base} + adapter"} if adapter else {}),
+        models={BASE: config.model, PROMPTED: f"{config.model}, with the persona's system prompt"}
+        | ({TUNED: f"{config.model} + adapter"} if adapter else {}),
         responses=responses,
         perplexity=perplexity,
         loss=[{key: row.get(key) for key in ("step", "loss", "val_loss")} for row in read_metrics(run).values()],
