@@ -119,6 +119,8 @@ def refuse_forbidden(url: str) -> None:
 
 def cause(error: requests.RequestException) -> str:
     """The system's word in the nest of wrappers that requests raises, or the name of the outermost."""
+    if isinstance(error, requests.Timeout):
+        return "timed out"
     found = re.search(r"\[Errno -?\d+\] ([^'\")]+)", str(error))
     return found[1] if found else type(error).__name__
 
