@@ -242,7 +242,8 @@ class FillSlots:
         self.active += 1
         try:
             while len(attempts) < settings.attempts and all(attempt["reason"] for attempt in attempts):
-                width = min(max(1, settings.in_flight // self.active), MOST_AT_ONCE, settings.attempts - len(attempts))
+                spare = settings.in_flight // self.active if attempts else 1
+                width = min(max(1, spare), MOST_AT_ONCE, settings.attempts - len(attempts))
                 attempts += await asyncio.gather(*(self.attempt(row, *self.prompt(row, numbers)) for _ in range(width)))
         finally:
             self.active -= 1
