@@ -4,8 +4,11 @@ Our own and not `ray.data.llm`: it tells the finish reason, gives a slot its ret
 fails one request instead of the job, and is not bound to the vLLM release that Ray was tested with.
 """
 
+import asyncio
+import contextlib
 import os
 import uuid
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +72,8 @@ class Engine:
             options |= {"enable_lora": True, "max_lora_rank": settings.lora_rank}
         self.settings = settings
         self._adapter: Any = None
+        self._turns = asyncio.Condition()
+        self._turn, self._running = False, 0
         try:
             self._llm = AsyncLLM.from_engine_args(
                 AsyncEngineArgs(
@@ -109,10 +114,26 @@ class Engine:
             if sampling.schema
             else None,
         )
+        async with self._turn_of(adapter):
+            try:
+                return await self._generate(TokensPrompt(prompt_token_ids=ids), params, adapter)
+            except ValueError as error:
+                return Reply(str(error), "error", len(ids), 0)
+
+    @contextlib.asynccontextmanager
+    async def _turn_of(self, adapter: bool) -> AsyncIterator[None]:
+        """Keep requests with and without the adapter apart: on a CPU, vLLM 0.32 applies it to a whole batch if one row of
+        the batch asks for it."""
+        async with self._turns:
+            await self._turns.wait_for(lambda: self._running == 0 or self._turn == adapter)
+            self._turn = adapter
+            self._running += 1
         try:
-            return await self._generate(TokensPrompt(prompt_token_ids=ids), params, adapter)
-        except ValueError as error:
-            return Reply(str(error), "error", len(ids), 0)
+            yield
+        finally:
+            async with self._turns:
+                self._running -= 1
+                self._turns.notify_all()
 
     def tokenize(self, messages: Messages, opening: str = "") -> list[int]:
         """Token ids of the rendered chat up to the answer's opening. The template has put in BOS where the model wants it."""
