@@ -120,8 +120,11 @@ def ask(config: Config, theme: Theme, base: str, adapter: str | None, items: lis
         AskPrompts,
         fn_constructor_args=(engine, adapter, persona, Sampling(config.evaluate.max_tokens)),
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=config.synthesize.engines, max_tasks_in_flight_per_actor=IN_FLIGHT),
-        max_concurrency=IN_FLIGHT,
+        compute=ray.data.ActorPoolStrategy(
+            size=config.synthesize.engines,
+            max_tasks_in_flight_per_actor=IN_FLIGHT,
+            max_concurrent_calls_per_actor=IN_FLIGHT,
+        ),
         num_cpus=1,
         num_gpus=gpus,
     )
