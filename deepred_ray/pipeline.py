@@ -54,7 +54,7 @@ def run_stage(run: Run, config: Config, theme: Theme, stage: str) -> Manifest:
     begun, manifest = run.begun(stage), run.manifest(stage)
     state = decide(stage, begun, manifest, identity, growth, inputs)
     if state == "skip" and manifest:
-        say(f"[bold]{stage}[/bold]: whole and fresh, skipped ({manifest.kept} {manifest.unit})")
+        say(f"[bold]{stage}[/bold]: whole and fresh, skipped ({manifest.kept} of {manifest.rows_in} {manifest.unit} kept)")
         return manifest
     words = "extending" if state == "extend" else "going on" if begun else "starting"
     say(f"[bold]{stage}[/bold]: {words}")
