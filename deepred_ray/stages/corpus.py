@@ -54,7 +54,6 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
         )
     )
     seen = kept = 0
-    dropped: dict[str, int] = {}
     with Meter("corpus", total, "books") as meter:
         meter.update(seen := len(done))
         for batch in counted.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):

@@ -6,9 +6,9 @@ fan-out prompt 1:3 answers: base, base with the system prompt, tuned with the sy
 """
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -73,7 +73,7 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
     with run.artefact("evaluation") as folder:
         pq.write_table(rows_table(responses, RESPONSES), folder / "responses.parquet")
         (folder / "report.html").write_text(render_html(report), "utf-8")
-        Path(folder, "report.json").write_text(dump_json(report), "utf-8")
+        (folder / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False), "utf-8")
     for verdict in report["verdicts"]:
         say(f"  {verdict['target']}: {verdict['status']} ({verdict['note']})")
     return Manifest(
@@ -88,12 +88,6 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
             "perplexity": asdict(perplexity) if perplexity else None,
         },
     )
-
-
-def dump_json(value: Any) -> str:
-    import json
-
-    return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 # --- answers

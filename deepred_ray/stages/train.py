@@ -27,12 +27,13 @@ from deepred_ray.stages.tables import Row, ShardWriter, write
 from deepred_ray.storage import count_values
 from deepred_ray.text.masking import tokenize_chat
 from deepred_ray.text.reject import Reject
+from deepred_ray.theme import Theme
 
 EXAMPLES_A_SHARD = 512
 POLL_S = 1.0
 
 
-def run(run: Run, config: Config, theme: Any) -> Manifest:
+def run(run: Run, config: Config, theme: Theme) -> Manifest:
     """Tokenise, train, and keep the adapter of the checkpoint with the least validation loss.
 
     Raises:
