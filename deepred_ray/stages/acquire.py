@@ -6,62 +6,37 @@ fan-out one row a book; every wanted book is kept or rejected
 """
 
 import contextlib
-import gzip
 import hashlib
 import json
-import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray.data
 
 from deepred_ray import mirror
-from deepred_ray.config import AcquireConfig, Config
+from deepred_ray.config import Config
 from deepred_ray.console import Meter, counts_text, say
 from deepred_ray.download import Downloader
-from deepred_ray.errors import InputError, MirrorError, PageError, ShortfallError
+from deepred_ray.errors import InputError, MirrorError, ShortfallError
 from deepred_ray.runs import Manifest, Run
 from deepred_ray.schema import BOOKS, REJECTS
+from deepred_ray.stages.fetch import FetchBooks, politeness
+from deepred_ray.stages.local import is_new, local_files, read_local
+from deepred_ray.stages.selection import choose
 from deepred_ray.stages.tables import Row, ShardWriter, write
 from deepred_ray.storage import count_values
-from deepred_ray.text import catalogue, decoding, gutenberg
+from deepred_ray.text import decoding, gutenberg
 from deepred_ray.text.dating import Dating, date_work, temporal_rule
 from deepred_ray.text.language import language
 from deepred_ray.text.reject import Reject
 from deepred_ray.theme import Theme
 
-CATALOGUE_PATH = "/cache/epub/feeds/pg_catalog.csv"
-# Best first: the mirror's own UTF-8 edition, then the uploaded variants.
-BOOK_PATHS = (
-    "/cache/epub/{id}/pg{id}.txt",
-    "/files/{id}/{id}-0.txt",
-    "/files/{id}/{id}-8.txt",
-    "/files/{id}/{id}.txt",
-)
 # Rejects of the road, not of the book: tried again when the stage is repeated.
 PASSING = ("not_on_mirror", "download_failed", "mirror_gone")
-MOST_FAILURES = 3  # in a row; one book may fail alone, but then the mirror is gone, and asking on is no use
 BOOKS_A_SHARD = 8
 UNSURE = ("edition", "author_life", "none")  # dates that only bound the year of publication
-LOCAL_SUFFIXES = (".txt", ".jsonl", ".parquet")
-
-
-@dataclass(frozen=True)
-class Wish:
-    """A wanted book and what the catalogue knows of it."""
-
-    book_id: str
-    title: str = ""
-    authors: tuple[str, ...] = ()
-    birth_year: int | None = None
-    death_year: int | None = None
-    subjects: tuple[str, ...] = ()
-    year: int | None = None  # of first publication, where the theme's list of works knows it
 
 
 def run(run: Run, config: Config, theme: Theme) -> Manifest:
@@ -120,15 +95,6 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
     return summarise(run)
 
 
-def politeness(settings: AcquireConfig) -> dict[str, Any]:
-    return {
-        "delay": settings.delay,
-        "contact": settings.contact,
-        "retries": settings.retries,
-        "timeout": settings.timeout,
-    }
-
-
 def ids_there(run: Run) -> frozenset[str]:
     """Books that need not be fetched again. Rejects that only the road caused are forgotten, and their books tried anew."""
     rejects = run.table("rejects/acquire")
@@ -140,136 +106,6 @@ def ids_there(run: Run) -> frozenset[str]:
             rejects.write_table(pa.Table.from_pylist(lasting, REJECTS), "lasting")
     books = run.table("books").read_table(BOOKS, ["book_id"])
     return frozenset(books["book_id"].to_pylist()) | {row["id"] for row in lasting}
-
-
-def choose(settings: AcquireConfig, theme: Theme, downloader: Downloader, run: Run) -> list[Wish]:
-    """The wanted books. The catalogue is fetched once and kept in the run; a mirror without one serves ids all the same."""
-    entries = read_catalogue(downloader, run)
-    if settings.ids:
-        ids: list[int] = list(dict.fromkeys(settings.ids))
-    elif settings.selection == "priority":
-        ids = list(theme.priority_works)
-    elif settings.selection == "catalogue":
-        if not entries:
-            raise MirrorError(
-                f"{downloader.base} has no catalogue at {CATALOGUE_PATH}", "Use another mirror, or selection ids or priority."
-            )
-        ids = catalogue.select(entries, tuple(theme.priority_works), theme.subjects, settings.language, settings.max_books)
-    else:
-        raise InputError("acquire: selection is `ids`, but no ids are named", "Name some: --ids 624 61963")
-    wishes = []
-    for book_id in ids:
-        wish = Wish(str(book_id), year=theme.priority_works.get(book_id))
-        if entry := entries.get(book_id):
-            wish = replace(
-                wish,
-                title=entry.title,
-                authors=entry.authors,
-                birth_year=entry.birth_year,
-                death_year=entry.death_year,
-                subjects=entry.subjects,
-            )
-        wishes.append(wish)
-    return wishes
-
-
-def read_catalogue(downloader: Downloader, run: Run) -> dict[int, catalogue.Entry]:
-    kept = run.folder / "acquire" / "pg_catalog.csv.gz"
-    if not kept.exists():
-        fetched = downloader.get(CATALOGUE_PATH)
-        if fetched is None:
-            return {}
-        kept.write_bytes(gzip.compress(fetched.body))
-    try:
-        return catalogue.parse(gzip.decompress(kept.read_bytes()).decode("utf-8-sig"))
-    except (ValueError, OSError) as error:
-        kept.delete()
-        raise MirrorError(f"{downloader.base}{CATALOGUE_PATH}: {error}", "Use another mirror.") from error
-
-
-class FetchBooks:
-    """INPUT wish; OUTPUT raw bytes of a book, or a problem; fan-out 1:1. The one actor that talks to the host.
-
-    It raises nothing: an error here would end the dataset and lose the books that arrived and are not written yet.
-    """
-
-    def __init__(self, base: str, politeness: dict[str, Any]) -> None:
-        self.downloader = Downloader(base, **politeness)
-        self.failures = 0
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        wish = json.loads(batch["wish"][0])
-        url, body, problem = "", b"", "not_on_mirror"
-        if self.failures >= MOST_FAILURES:
-            problem = "mirror_gone"
-        else:
-            try:
-                for path in BOOK_PATHS:
-                    if fetched := self.downloader.get(path.format(id=wish["book_id"])):
-                        url, body, problem = fetched.url, fetched.body, ""
-                        break
-                self.failures = 0
-            except MirrorError as error:
-                self.failures += 1
-                url, problem = str(error.message), "html_page" if isinstance(error, PageError) else "download_failed"
-                if self.failures >= MOST_FAILURES:
-                    problem = "mirror_gone"
-        return {
-            "wish": [batch["wish"][0]],
-            "raw": [body],
-            "url": [url],
-            "problem": [problem],
-            "fetched_at": [int(time.time())],
-        }
-
-
-def local_files(inputs: tuple[str, ...]) -> list[Path]:
-    """Raises InputError for a path that is missing or a folder without books."""
-    files: list[Path] = []
-    for name in inputs:
-        path = Path(name).expanduser().resolve()
-        if path.is_dir():
-            found = sorted(file for file in path.rglob("*") if file.suffix in LOCAL_SUFFIXES)
-            if not found:
-                raise InputError(f"{path} has no {', '.join(LOCAL_SUFFIXES)} file")
-            files += found
-        elif path.is_file() and path.suffix in LOCAL_SUFFIXES:
-            files.append(path)
-        else:
-            raise InputError(f"{path} is no {', '.join(LOCAL_SUFFIXES)} file or folder of such")
-    return files
-
-
-def read_local(row: Row) -> Iterator[Row]:
-    """INPUT path; OUTPUT the same columns as FetchBooks; fan-out 1:n. JSONL and Parquet rows have id, title, author, text."""
-    path = Path(row["path"])
-    if path.suffix == ".txt":
-        yield raw_row(Wish(path.stem), path.read_bytes(), path.as_uri())
-        return
-    if path.suffix == ".parquet":
-        numbered: Iterator[tuple[int, Any]] = enumerate(pq.read_table(path).to_pylist(), 1)
-    else:
-        numbered = enumerate(path.read_bytes().splitlines(), 1)  # of bytes: a text may hold what Unicode takes for a line end
-    for number, item in numbered:
-        where = f"{path.name}:{number}"
-        try:
-            fields = json.loads(item) if isinstance(item, bytes) else item
-            if missing := [name for name in ("id", "title", "author", "text") if fields[name] is None]:
-                raise ValueError(f"no {', '.join(missing)}")
-            wish = Wish(str(fields["id"]), str(fields["title"]), (str(fields["author"]),))
-            body = str(fields["text"]).encode()
-        except (ValueError, KeyError, TypeError) as error:
-            yield raw_row(Wish(where), b"", f"{where}: {error!r}", "malformed_row")
-        else:
-            yield raw_row(wish, body, f"{path.as_uri()}#{number}")
-
-
-def raw_row(wish: Wish, body: bytes, url: str, problem: str = "") -> Row:
-    return {"wish": json.dumps(asdict(wish)), "raw": body, "url": url, "problem": problem, "fetched_at": int(time.time())}
-
-
-def is_new(row: Row, done: frozenset[str]) -> bool:
-    return json.loads(row["wish"])["book_id"] not in done
 
 
 def read_book(row: Row, cutoff_year: int, wanted_language: str) -> Row:

@@ -16,7 +16,7 @@ from deepred_ray.errors import DeepredError, InputError, MirrorError
 from deepred_ray.mirror import SAMPLES
 from deepred_ray.runs import Manifest, Run
 from deepred_ray.schema import BOOKS, REJECTS
-from deepred_ray.stages import acquire
+from deepred_ray.stages import acquire, fetch
 from deepred_ray.theme import Theme
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
@@ -80,7 +80,7 @@ def test_a_busy_mirror_with_captchas_yields_every_book_once(tmp_path: Path, conf
         mirror.asked.clear()
         assert acquired(config).rejected == manifest.rejected
         assert {path for path in mirror.books_asked() if str(UNKNOWN) not in path} == set()
-        assert len(mirror.books_asked()) == len(acquire.BOOK_PATHS)
+        assert len(mirror.books_asked()) == len(fetch.BOOK_PATHS)
 
 
 def test_a_mirror_that_goes_away_leaves_what_arrived(tmp_path: Path, configure: Configure) -> None:
