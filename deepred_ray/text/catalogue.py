@@ -1,15 +1,18 @@
-"""Project Gutenberg's catalogue: one CSV row a book, and the selection of books by subject."""
+"""Project Gutenberg's catalogue: one CSV row a book."""
 
 import csv
+import gzip
 import io
 import re
-from collections.abc import Collection, Mapping, Sequence
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 COLUMNS = ("Text#", "Type", "Title", "Language", "Authors", "Subjects", "Bookshelves")
 # "Verne, Jules, 1828-1905", "Plato, 428? BCE-348? BCE", "Bellamy, Edward, 1850-"; a role may follow in brackets.
 _LIFE = re.compile(r",\s*(?P<birth>\d{1,4}\??(?:\s*BCE)?)?-(?P<death>\d{1,4}\??(?:\s*BCE)?)?\s*(?:\[[^\]]*\])?$")
 _ROLE = re.compile(r"\s*\[[^\]]*\]$")
+_GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,42 +24,91 @@ class Entry:
     authors: tuple[str, ...]
     birth_year: int | None
     death_year: int | None
-    language: str
+    languages: tuple[str, ...]
     subjects: tuple[str, ...]
+    bookshelves: tuple[str, ...]
+
+
+def unpack(data: bytes) -> bytes:
+    """The catalogue's CSV out of what a mirror sent, gzipped or not. Raises ValueError for a damaged gzip."""
+    if not data.startswith(_GZIP):
+        return data
+    try:
+        return gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"damaged gzip: {error}") from error
+
+
+def read(data: bytes) -> dict[int, Entry]:
+    """Entries of type Text by id, out of what a mirror sent. Raises ValueError as `unpack` and `parse` do, and for no UTF-8."""
+    try:
+        return parse(unpack(data).decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"catalogue line {line}: byte {error.object[error.start]:#04x} is not UTF-8") from error
 
 
 def parse(text: str) -> dict[int, Entry]:
-    """Entries of type Text by id.
+    """Entries of type Text by id, out of the catalogue's CSV.
 
     Raises:
-        ValueError: a column is missing, or a row is no book; the message names it.
+        ValueError: this is not the catalogue, it breaks off, it has no book, or a row is no book or contradicts another;
+            the message names the line.
     """
-    reader = csv.DictReader(io.StringIO(text))
-    missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+    if "\0" in text:
+        raise ValueError(f"catalogue line {text.count(chr(10), 0, text.index(chr(0))) + 1}: a NUL byte")
+    rows = _rows(text)
+    _, header = next(rows, (1, []))
+    missing = [column for column in COLUMNS if column not in header]
     if missing:
-        raise ValueError(f"not Gutenberg's catalogue: no column {', '.join(missing)}")
-    entries = {}
-    for row in reader:
-        if None in row.values():
-            raise ValueError(f"catalogue line {reader.line_num}: the row breaks off")
-        if row["Type"] != "Text":
+        raise ValueError(f"not Gutenberg's catalogue: no column {', '.join(missing)}; it begins {text[:40]!r}")
+    columns = [header.index(column) for column in COLUMNS]
+    entries: dict[int, Entry] = {}
+    for line, row in rows:
+        if len(row) != len(header):
+            raise ValueError(f"catalogue line {line}: the row has {len(row)} columns of {len(header)}")
+        number, kind, title, language, authors, subjects, bookshelves = (row[column] for column in columns)
+        if kind != "Text":
             continue
-        try:
-            book_id = int(row["Text#"])
-        except ValueError as error:
-            raise ValueError(f"catalogue line {reader.line_num}: Text# is {row['Text#']!r}") from error
-        authors = split(row["Authors"])
-        birth, death = life(authors[0]) if authors else (None, None)
-        entries[book_id] = Entry(
-            book_id,
-            " ".join(row["Title"].split()),
-            tuple(_LIFE.sub("", _ROLE.sub("", author)) for author in authors),
-            birth,
-            death,
-            row["Language"],
-            split(row["Subjects"]) + split(row["Bookshelves"]),
-        )
+        if not (number.isascii() and number.isdigit()):
+            raise ValueError(f"catalogue line {line}: Text# is {number!r}")
+        entry = _entry(int(number), title, language, authors, subjects, bookshelves)
+        if entries.setdefault(entry.book_id, entry) != entry:
+            raise ValueError(f"catalogue line {line}: Text# {number} has another row that says otherwise")
+    if not text.endswith("\n"):
+        raise ValueError(f"catalogue line {text.count(chr(10)) + 1}: the file breaks off here")
+    if not entries:
+        raise ValueError("the catalogue has no row of type Text")
     return entries
+
+
+def _rows(text: str) -> Iterator[tuple[int, list[str]]]:
+    """(line it begins at, cells) of every row. Raises ValueError where the text is not CSV."""
+    # Strict, or a file that breaks off inside quotes would pass for a long last cell.
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    line = 1
+    try:
+        for row in reader:
+            if row:
+                yield line, row
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(f"catalogue line {line}: {error}") from error
+
+
+def _entry(book_id: int, title: str, language: str, authors: str, subjects: str, bookshelves: str) -> Entry:
+    headings = split(authors)
+    birth, death = life(headings[0]) if headings else (None, None)
+    return Entry(
+        book_id,
+        " ".join(title.split()),
+        tuple(_LIFE.sub("", _ROLE.sub("", heading)) for heading in headings),
+        birth,
+        death,
+        split(language),
+        split(subjects),
+        split(bookshelves),
+    )
 
 
 def split(cell: str) -> tuple[str, ...]:
@@ -74,21 +126,3 @@ def year(text: str | None) -> int | None:
         return None
     number = int(re.sub(r"\D", "", text))
     return -number if "BCE" in text else number
-
-
-def select(
-    entries: Mapping[int, Entry], priority: Sequence[int], subjects: Collection[str], language: str, limit: int
-) -> list[int]:
-    """The priority ids, then the entries with the most of `subjects` in their headings, up to `limit` ids in all."""
-    if not subjects:
-        return list(priority)
-    # Not \b: a heading such as "Mars (Planet)" ends in no letter.
-    pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, subjects))})(?!\w)", re.I)
-    first = set(priority)
-    scored = [
-        (-len({hit.lower() for hit in pattern.findall(" ; ".join(entry.subjects))}), entry.book_id)
-        for entry in entries.values()
-        if entry.book_id not in first and language in entry.language.split("; ")
-    ]
-    fitting = [book_id for score, book_id in sorted(scored) if score < 0]
-    return [*priority, *fitting][: max(limit, len(priority))]

@@ -1,19 +1,17 @@
-"""Gutenberg's catalogue: its columns, its authors' years, and the choice of books by subject."""
+"""Gutenberg's catalogue: its columns, its authors' years, and what is no catalogue."""
 
 import csv
+import gzip
 import io
-import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from deepred_ray.text import catalogue
-from deepred_ray.text.catalogue import Entry, parse, select
-from deepred_ray.theme import Theme
+from deepred_ray.text.catalogue import Entry, parse, read
 
 COLUMNS = ("Text#", "Type", "Issued", "Title", "Language", "Authors", "Subjects", "LoCC", "Bookshelves")
-SUBJECTS = ("Chess", "Mars (Planet)", "Utopias", "Science fiction")
 
 
 def _csv(*rows: dict[str, str]) -> str:
@@ -23,10 +21,6 @@ def _csv(*rows: dict[str, str]) -> str:
     for row in rows:
         writer.writerow({"Text#": "1", "Type": "Text", "Title": "The Ice Canal", "Language": "en", **row})
     return out.getvalue()
-
-
-def _entry(book_id: int, *subjects: str, language: str = "en") -> Entry:
-    return Entry(book_id, "A book", (), None, None, language, subjects)
 
 
 @pytest.mark.parametrize(
@@ -73,8 +67,9 @@ def test_an_entry() -> None:
             ("Holt, Alexander", "Sandel, Inge"),
             1881,
             1949,
-            "en; fr",
-            ("Mars (Planet) -- Fiction", "Utopias", "Science Fiction"),
+            ("en", "fr"),
+            ("Mars (Planet) -- Fiction", "Utopias"),
+            ("Science Fiction",),
         )
     }
 
@@ -85,78 +80,84 @@ def test_only_texts_are_books_and_authors_may_be_missing() -> None:
     assert (entries[2].authors, entries[2].birth_year, entries[2].death_year) == ((), None, None)
 
 
+def test_the_order_of_columns_and_columns_more_do_not_matter() -> None:
+    header = ("Bookshelves", "Subjects", "Authors", "Language", "New", "Title", "Type", "Text#")
+    assert parse(f"{','.join(header)}\nPolitics,Labor,,en,x,Two Roads,Text,9\n") == {
+        9: Entry(9, "Two Roads", (), None, None, ("en",), ("Labor",), ("Politics",))
+    }
+
+
+def test_a_row_twice_is_one_book() -> None:
+    assert list(parse(_csv({"Text#": "7"}, {"Text#": "8"}, {"Text#": "7"}))) == [7, 8]
+
+
+WHOLE = _csv({"Text#": "7", "Title": 'A "quoted", title'}, {"Text#": "8", "Title": "On two\nlines"}, {"Text#": "9"})
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no column Text#"),
-        ("<html><body>blocked</body></html>", "no column Text#"),
-        ("Text#,Type,Title,Language,Authors,Subjects\n", "no column Bookshelves"),
+        ("", "no column Text#, .*; it begins ''"),
+        ("<html><body>blocked</body></html>", "no column Text#, .*; it begins '<html><body>blocked"),
+        ('{"count": 70000, "results": []}', "no column Text#"),
+        ('<?xml version="1.0"?>\n<rdf:RDF>\n</rdf:RDF>\n', "no column Text#"),
+        ("id,title\n1,The Ice Canal\n", "no column Text#"),
+        ("Text#,Type,Title,Language,Authors,Subjects\n", "no column Bookshelves;"),
+        (_csv(), "no row of type Text"),
+        (_csv({"Type": "Sound"}), "no row of type Text"),
         (_csv({"Text#": "seven"}), "line 2: Text# is 'seven'"),
-        # A download that broke off, in the middle of its last row.
-        (_csv({"Text#": "7"}) + "8,Text", "line 3"),
-        (_csv({"Text#": "7"}) + "8,Text,2001-01-01,Half a", "line 3"),
+        (_csv({"Text#": "-7"}), "line 2: Text# is '-7'"),
+        (_csv({"Text#": "7"}, {"Text#": "7", "Title": "Another"}), "line 3: Text# 7 has another row"),
+        # A download that broke off: in a row, in a row's last cell, within quotes.
+        (_csv({"Text#": "7"}) + "8,Text", "line 3: the row has 2 columns of 9"),
+        (_csv({"Text#": "7"}) + "8,Text,2001-01-01,Half a,en,,,,Scien", "line 3: the file breaks off here"),
+        (_csv({"Text#": "7"}) + '8,Text,2001-01-01,"Half, a', "line 3: unexpected end of data"),
+        (_csv({"Text#": "7"}) + "8,Text,2001-01-01,T,en,,,,,one more\n", "line 3: the row has 10 columns of 9"),
+        (_csv({"Text#": "7", "Title": "On two\nlines"}, {"Text#": "x"}), "line 4: Text# is 'x'"),
+        (_csv({"Text#": "7"}, {"Text#": "8", "Title": "A\0B"}), "line 3: a NUL byte"),
+        (_csv({"Text#": "7"}, {"Text#": "8", "Title": "A" * 200_000}), "line 3: field larger than field limit"),
+        (_csv({"Text#": "7"}) + '8,Text,2001-01-01,"T"x,en,,,,\n', "line 3: ',' expected after '\"'"),
     ],
 )
 def test_what_is_no_catalogue(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        parse(text)
+        read(text.encode())
 
 
-def test_selection_ranks_by_distinct_subjects() -> None:
-    entries = [
-        _entry(5, "Utopias -- Fiction", "Utopias"),
-        _entry(4, "Chess -- Fiction", "UTOPIAS"),
-        _entry(3, "Chess"),
-        _entry(2, "Chessmen", "Gardening"),
-        _entry(1, "Chess", "Utopias", language="fr"),
-    ]
-    by_id = {entry.book_id: entry for entry in entries}
-    assert select(by_id, [], SUBJECTS, "en", 10) == [4, 3, 5]
-    assert select(by_id, [], SUBJECTS, "fr", 10) == [1]
-    assert select(by_id, [], SUBJECTS, "en", 1) == [4]
+@given(st.integers(1, len(WHOLE) - 1))
+def test_no_part_of_a_catalogue_passes_for_the_whole_unless_it_ends_with_a_row(length: int) -> None:
+    part = WHOLE[:length]
+    try:
+        entries = parse(part)
+    except ValueError:
+        return
+    assert part.endswith("\n")
+    assert entries == {book_id: entry for book_id, entry in parse(WHOLE).items() if book_id in entries}
 
 
-def test_priority_comes_first_and_whole() -> None:
-    by_id = {number: _entry(number, "Chess") for number in range(1, 6)}
-    assert select(by_id, [4, 99], SUBJECTS, "en", 4) == [4, 99, 1, 2]
-    assert select(by_id, [4, 99], SUBJECTS, "en", 1) == [4, 99]
+def test_packed_or_not_with_a_mark_of_its_encoding_or_without() -> None:
+    text = _csv({"Title": "Æneid — «X»"})
+    for plain in (text.encode(), text.encode("utf-8-sig")):
+        assert read(plain) == read(gzip.compress(plain)) == parse(text)
+    assert parse(text)[1].title == "Æneid — «X»"
 
 
-def test_a_book_in_two_languages_is_in_either() -> None:
-    by_id = {1: _entry(1, "Chess", language="en; fr"), 2: _entry(2, "Chess", language="enm")}
-    assert select(by_id, [], SUBJECTS, "en", 10) == [1]
+@pytest.mark.parametrize("damage", ["cut", "flipped", "headless"])
+def test_a_damaged_gzip_is_named(damage: str) -> None:
+    packed = bytearray(gzip.compress(WHOLE.encode()))
+    if damage == "cut":
+        packed = packed[:-9]
+    elif damage == "flipped":
+        packed[len(packed) // 2] ^= 0xFF
+    else:
+        packed = packed[:5]
+    with pytest.raises(ValueError, match="damaged gzip: "):
+        read(bytes(packed))
 
 
-def test_no_subjects_select_nothing() -> None:
-    assert select({1: _entry(1, "Chess")}, [7], [], "en", 10) == [7]
-
-
-@pytest.mark.parametrize("subject", Theme.find("deepred").subjects)
-def test_each_heading_of_the_theme_can_be_found(subject: str) -> None:
-    assert select({1: _entry(1, f"{subject} -- Fiction")}, [], [subject], "en", 10) == [1]
-    assert select({1: _entry(1, f"x{subject}x")}, [], [subject], "en", 10) == []
-
-
-def test_seventy_thousand_rows_take_seconds() -> None:
-    text = _csv(
-        *(
-            {
-                "Text#": str(number),
-                "Title": f"The Annals of Town {number}",
-                "Language": "de" if number % 5 == 0 else "en",
-                "Authors": f"Author, Number {number}, {1700 + number % 200}-{1760 + number % 200}; Second, Name, 1800-",
-                "Subjects": f"Gardening -- Fiction; Town {number} -- History; {SUBJECTS[number % 40 % 4]} -- Fiction"
-                if number % 40 < 4
-                else "Gardening; Weather -- Periodicals; Travel -- Early works",
-                "Bookshelves": "Best Books; Browsing: History",
-            }
-            for number in range(1, 70_001)
-        )
-    )
-    begun = time.process_time()
-    entries = parse(text)
-    chosen = select(entries, [69_999], Theme.find("deepred").subjects, "en", 3_000)
-    assert time.process_time() - begun < 20
-    assert len(entries) == 70_000
-    assert len(set(chosen)) == len(chosen) == 3_000
-    assert chosen[0] == 69_999
+def test_bytes_that_are_no_utf8_are_named_with_their_line() -> None:
+    data = _csv({"Text#": "7"}, {"Text#": "8", "Title": "Café"}).encode("latin-1")
+    with pytest.raises(ValueError, match="catalogue line 3: byte 0xe9 is not UTF-8"):
+        read(data)
+    with pytest.raises(ValueError, match=r"is not UTF-8|NUL"):
+        read(WHOLE.encode("utf-16"))
