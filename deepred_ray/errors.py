@@ -36,8 +36,17 @@ class MirrorError(DeepredError, OSError):
     """The mirror does not answer, or refuses to serve us."""
 
 
-class PageError(MirrorError):
-    """The mirror answers with a web page where a file should be, however often it is asked."""
+class BusyError(MirrorError):
+    """The mirror asks for a longer pause than a command waits."""
+
+
+class BadBodyError(MirrorError):
+    """The mirror answers, but not with the file, however often it is asked: `reason` names what came, `body` is what came."""
+
+    def __init__(self, message: str, cure: str = "", reason: str = "", body: bytes = b"") -> None:
+        super().__init__(message, cure)
+        self.reason = reason
+        self.body = body
 
 
 class ModelError(DeepredError, OSError):

@@ -8,7 +8,10 @@ fan-out one row a book; every wanted book is kept or rejected
 import contextlib
 import hashlib
 import json
-from dataclasses import asdict
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -16,15 +19,15 @@ import pyarrow as pa
 import ray.data
 
 from deepred_ray import mirror
-from deepred_ray.config import Config
+from deepred_ray.config import AcquireConfig, Config
 from deepred_ray.console import Meter, counts_text, say
-from deepred_ray.download import Downloader
+from deepred_ray.download import Downloader, is_loopback
 from deepred_ray.errors import InputError, MirrorError, ShortfallError
 from deepred_ray.runs import Manifest, Run
 from deepred_ray.schema import BOOKS, REJECTS
-from deepred_ray.stages.fetch import FetchBooks, politeness
-from deepred_ray.stages.local import is_new, local_files, read_local
-from deepred_ray.stages.selection import choose
+from deepred_ray.stages.fetch import FAULTS, PASSING, TRIES_A_ROUND, FetchBooks, politeness
+from deepred_ray.stages.local import is_new, local_rows
+from deepred_ray.stages.selection import Wish, catalogue_sha, choose
 from deepred_ray.stages.tables import Row, ShardWriter, write
 from deepred_ray.storage import count_values
 from deepred_ray.text import decoding, gutenberg
@@ -33,73 +36,112 @@ from deepred_ray.text.language import language
 from deepred_ray.text.reject import Reject
 from deepred_ray.theme import Theme
 
-# Rejects of the road, not of the book: tried again when the stage is repeated.
-PASSING = ("not_on_mirror", "download_failed", "mirror_gone")
+QUARANTINED_CHARS = 4_000  # of what came instead of a book
+GONE_PAUSE_S = 30.0
 BOOKS_A_SHARD = 8
 UNSURE = ("edition", "author_life", "none")  # dates that only bound the year of publication
 
 
+@dataclass(frozen=True)
+class DatingRule:
+    """The year that is out, years of first publication by Gutenberg id, and whether a work that nothing dates may stay."""
+
+    cutoff_year: int
+    years: Mapping[str, int]
+    keep_undatable: bool
+
+
 def run(run: Run, config: Config, theme: Theme) -> Manifest:
-    """Fetch what is not there yet.
+    """Fetch or read what is not there yet.
 
     Raises:
         MirrorError, ShortfallError: the mirror or some of its books do not answer; books that arrived are kept.
         InputError: a local input does not exist, or nothing was asked for.
     """
     settings = config.acquire
+    years = {str(book_id): work.year for book_id, work in theme.priority_works.items()}
+    rule = DatingRule(theme.cutoff_year, years, settings.keep_undatable)
+    read = partial(read_book, wanted_language=settings.language, rule=rule)
+    if settings.input:
+        done = ids_there(run, PASSING)
+        save(run, local_rows(settings.input).filter(partial(is_new, done=done)).map(read, num_cpus=0.5), len(done), None)
+        return summarise(run)
     with contextlib.ExitStack() as stack:
         base = stack.enter_context(mirror.serve_samples()) if settings.mirror == "sample" else settings.mirror
-        done = ids_there(run)
-        if settings.input:
-            rows = ray.data.from_items([{"path": str(path)} for path in local_files(settings.input)]).flat_map(read_local)
-            rows = rows.filter(partial(is_new, done=done))
-            wanted = None
-        else:
-            wishes = choose(settings, theme, Downloader(base, **politeness(settings)), run)
-            missing = [wish for wish in wishes if wish.book_id not in done]
-            wanted = len(wishes)
-            if not missing:
-                return summarise(run)
-            say(f"  {len(missing)} of {wanted} books to fetch from {base}, {settings.delay:g} s between requests")
-            rows = ray.data.from_items(
-                [{"wish": json.dumps(asdict(wish))} for wish in missing],
-                override_num_blocks=min(len(missing), 4000),
-            ).map_batches(
-                FetchBooks,
-                fn_constructor_args=(base, politeness(settings)),
-                batch_size=1,
-                compute=ray.data.ActorPoolStrategy(size=1),  # one actor a host keeps the pause between requests
-                num_cpus=0.1,
-            )
-        books = rows.map(partial(read_book, cutoff_year=theme.cutoff_year, wanted_language=settings.language), num_cpus=0.5)
-        writer = ShardWriter(
-            {"books": (run.table("books"), BOOKS), "rejects": (run.table("rejects/acquire"), REJECTS)},
-            sort=table_of,
-            key="book_id",
-        )
-        rejected: dict[str, int] = {}
-        with Meter("acquire", wanted, "books") as meter:
-            for counts in write(books, writer, BOOKS_A_SHARD):
-                rejected = {reason: n for (table, reason), n in counts.items() if table == "rejects"}
-                meter.update(len(done) + counts.total(), counts_text(rejected))
-    if gone := rejected.get("mirror_gone"):
-        raise MirrorError(
-            f"mirror {settings.mirror} went away, {gone} books or more are missing",
-            f"Wait and repeat the command: what arrived is kept. `deepred inspect {run.name} rejects/acquire` has its last words.",
-        )
-    if failed := rejected.get("download_failed"):
-        raise ShortfallError(
-            f"{failed} books did not arrive, though the mirror {settings.mirror} has an answer for others",
-            f"Repeat the command to try them again. `deepred inspect {run.name} rejects/acquire` names them.",
-        )
+        if not settings.contact and not is_loopback(base):
+            say("  [yellow]no contact[/yellow]: --acquire.contact EMAIL lets the mirror's operator write instead of blocking")
+        wishes = choose(settings, theme, Downloader(base, **politeness(settings)), run)
+        fetch(run, wishes, base, settings, read)
+    refuse_shortfall(run, base)
     return summarise(run)
 
 
-def ids_there(run: Run) -> frozenset[str]:
-    """Books that need not be fetched again. Rejects that only the road caused are forgotten, and their books tried anew."""
+def fetch(run: Run, wishes: list[Wish], base: str, settings: AcquireConfig, read: Callable[[Row], Row]) -> None:
+    """Fetch the books that are not there, in rounds: those that failed come again when all others had their turn."""
+    rounds = -(-(settings.retries + 1) // TRIES_A_ROUND)
+    for number in range(rounds):
+        done = ids_there(run, FAULTS if number else PASSING)
+        missing = [wish for wish in wishes if wish.book_id not in done]
+        if not missing:
+            return
+        words = "did not arrive; asking again" if number else f"to fetch from {base}, {settings.delay:g} s between requests"
+        say(f"  {len(missing)} of {len(wishes)} books {words}")
+        rows = ray.data.from_items(
+            [{"wish": json.dumps(asdict(wish))} for wish in missing],
+            override_num_blocks=min(len(missing), 4000),
+        ).map_batches(
+            FetchBooks,
+            fn_constructor_args=(base, politeness(settings)),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=1),  # one actor a host keeps the pause between requests
+            num_cpus=0.1,
+        )
+        counts = save(run, rows.map(read, num_cpus=0.5), len(done), len(wishes))
+        if counts["mirror_busy"] or (counts["mirror_gone"] and counts.total() == sum(counts[reason] for reason in FAULTS)):
+            return
+        if counts["mirror_gone"] and number + 1 < rounds:
+            say(f"  the mirror went away; {GONE_PAUSE_S:.0f} s of patience")
+            time.sleep(GONE_PAUSE_S)
+
+
+def save(run: Run, books: ray.data.Dataset, done: int, wanted: int | None) -> Counter[str]:
+    """Write rows of `read_book` to their tables; how many there were of each reason, "" for books that are kept."""
+    writer = ShardWriter(
+        {"books": (run.table("books"), BOOKS), "rejects": (run.table("rejects/acquire"), REJECTS)},
+        sort=table_of,
+        key="book_id",
+    )
+    reasons: Counter[str] = Counter()
+    with Meter("acquire", wanted, "books") as meter:
+        for counts in write(books, writer, BOOKS_A_SHARD):
+            reasons = Counter({reason: count for (_, reason), count in counts.items()})
+            meter.update(done + counts.total(), counts_text({reason: count for reason, count in reasons.items() if reason}))
+    return reasons
+
+
+def refuse_shortfall(run: Run, base: str) -> None:
+    """Raises MirrorError or ShortfallError if the road kept books back; one whose file is wrong however often is no such."""
+    rejects = run.table("rejects/acquire").read_table(REJECTS)
+    rejected = Counter(rejects["reason"].to_pylist())
+    for reason in ("mirror_busy", "mirror_gone"):
+        if rejected[reason]:
+            last_words = next(row["detail"] for row in rejects.to_pylist() if row["reason"] == reason)
+            raise MirrorError(
+                f"mirror {base} went away, {rejected[reason]} books or more are missing: {last_words}",
+                f"Wait and repeat the command: what arrived is kept. `deepred inspect {run.name} rejects/acquire` names them.",
+            )
+    if failed := rejected["download_failed"] + rejected["cut_short"]:
+        raise ShortfallError(
+            f"{failed} books did not arrive, though the mirror {base} has an answer for others",
+            f"Repeat the command to try them again. `deepred inspect {run.name} rejects/acquire` names them.",
+        )
+
+
+def ids_there(run: Run, passing: tuple[str, ...]) -> frozenset[str]:
+    """Books that need not be fetched again. Rejects for a `passing` reason are forgotten, and their books tried anew."""
     rejects = run.table("rejects/acquire")
     old = rejects.read_table(REJECTS)
-    lasting = [row for row in old.to_pylist() if row["reason"] not in PASSING]
+    lasting = [row for row in old.to_pylist() if row["reason"] not in passing]
     if len(lasting) < old.num_rows:
         rejects.delete()
         if lasting:
@@ -108,7 +150,7 @@ def ids_there(run: Run) -> frozenset[str]:
     return frozenset(books["book_id"].to_pylist()) | {row["id"] for row in lasting}
 
 
-def read_book(row: Row, cutoff_year: int, wanted_language: str) -> Row:
+def read_book(row: Row, wanted_language: str, rule: DatingRule) -> Row:
     """INPUT raw bytes; OUTPUT a row with the columns of BOOKS and of REJECTS, `reason` null if kept; fan-out 1:1."""
     wish = json.loads(row["wish"])
     book = dict.fromkeys([*BOOKS.names, *REJECTS.names]) | {
@@ -120,13 +162,15 @@ def read_book(row: Row, cutoff_year: int, wanted_language: str) -> Row:
         "subjects": wish["subjects"],
         "authors": [],
     }
-    outcome = Reject(row["problem"], row["url"]) if row["problem"] else open_book(row["raw"], wish, cutoff_year, wanted_language)
+    outcome = Reject(row["problem"], row["url"]) if row["problem"] else open_book(row["raw"], wish, wanted_language, rule)
     if isinstance(outcome, Reject):
-        return book | {"reason": outcome.reason, "detail": f"{wish['title'] or row['url']}: {outcome.detail}"}
+        head = row["raw"][: 4 * QUARANTINED_CHARS].decode("utf-8", "replace")[:QUARANTINED_CHARS]
+        detail = f"{wish['title']}: {outcome.detail}" if wish["title"] else outcome.detail
+        return book | {"reason": outcome.reason, "detail": detail, "raw": head or None}
     return book | outcome
 
 
-def open_book(raw: bytes, wish: dict[str, Any], cutoff_year: int, wanted_language: str) -> Row | Reject:
+def open_book(raw: bytes, wish: dict[str, Any], wanted_language: str, rule: DatingRule) -> Row | Reject:
     """The columns that the bytes decide, or why the book is not wanted."""
     decoded = decoding.decode(raw)
     if isinstance(decoded, Reject):
@@ -144,9 +188,13 @@ def open_book(raw: bytes, wish: dict[str, Any], cutoff_year: int, wanted_languag
         return Reject("no_title", "neither the catalogue nor the header names it")
     pages = f"{stripped.notes}\n{stripped.text[: stripped.body_start]}"
     dating = date_work(title, pages, wish["birth_year"], wish["death_year"])
-    if dating.confidence in UNSURE and wish["year"] is not None:
-        dating = Dating(wish["year"], "the theme's list of works", "metadata")
-    if refused := temporal_rule(dating, wish["death_year"], cutoff_year):
+    if dating.confidence in UNSURE:
+        if wish["year"] is not None:
+            dating = Dating(wish["year"], "the input's own year", "metadata")
+        elif number := rule.years.keys() & {wish["book_id"], header.ebook_id}:
+            dating = Dating(rule.years[number.pop()], "the theme's list of works", "metadata")
+    refused = temporal_rule(dating, wish["death_year"], rule.cutoff_year)
+    if refused and not (refused.reason == "undatable" and rule.keep_undatable):
         return refused
     return {
         "title": title,
@@ -157,7 +205,8 @@ def open_book(raw: bytes, wish: dict[str, Any], cutoff_year: int, wanted_languag
         "text": stripped.text,
         "body_start": stripped.body_start,
         "year": dating.year,
-        "year_evidence": f"{dating.confidence}: {dating.evidence}",
+        "year_evidence": dating.evidence,
+        "year_confidence": dating.confidence,
         "encoding": decoded.encoding,
         "boilerplate_rule": stripped.rule,
     }
@@ -181,4 +230,6 @@ def summarise(run: Run) -> Manifest:
             f"acquire kept no book ({counts_text(rejected) or 'nothing was found'})",
             f"`deepred inspect {run.name} rejects/acquire` tells why.",
         )
-    return Manifest("acquire", "books", books + sum(rejected.values()), books, rejected, 0.0)
+    # None where no catalogue was needed: local files, or a mirror without one.
+    outputs = {"catalogue_sha256": catalogue_sha(run)}
+    return Manifest("acquire", "books", books + sum(rejected.values()), books, rejected, 0.0, outputs)
