@@ -54,30 +54,52 @@ class AcquireConfig(Section):
 
     mirror: Annotated[str, short("--mirror")] = operational("https://gutenberg.pglaf.org")
     """Base URL of a mirror. `sample` serves the books that ship with the package from a loopback server of our own."""
-    selection: Literal["ids", "priority", "catalogue"] = identity("priority")
-    """Which books: the `ids` named below, the theme's `priority` works, or those and as many more of the mirror's catalogue,
-    by the theme's subjects, as make `max_books`."""
+    selection: Literal["ids", "priority", "subjects", "catalogue"] = identity("priority")
+    """Which books. `ids`: those named below. `priority`: the works on the theme's list. `subjects`: what the mirror's catalogue
+    has for the subjects below, up to `max_books`. `catalogue`, the extended corpus: first the priority works, then the theme's
+    categories up to their targets, then the subjects in turn, up to `max_books`. `deepred acquire --plan` shows the choice and
+    why, and fetches no book."""
     ids: Annotated[tuple[int, ...], short("--ids")] = growth(())
     """Gutenberg ids; naming any of them means selection `ids`."""
+    subjects: Annotated[tuple[str, ...], short("--subjects")] = identity(())
+    """Headings to look for in the catalogue's subjects and bookshelves, as whole words: Chess finds `Chess -- Openings`, and
+    'Mars (Planet)' finds `Mars (Planet) -- Fiction`. They take the place of the theme's own subjects; named without another
+    selection, they mean selection `subjects`."""
+    max_per_subject: Annotated[int | None, short("--max-per-subject")] = growth(None, ge=1)
+    """Take at most so many books for each of the subjects (the categories have targets of their own). Default: the subjects take
+    turns, one book each, until there are `max_books`."""
     max_books: int = growth(500, ge=1)
-    """Size of the extended corpus for selection `catalogue`."""
+    """Size of the corpus for the selections `subjects` and `catalogue`. A larger one later keeps the books that are there."""
     input: Annotated[tuple[str, ...], short("--input")] = identity(())
     """Read books from these .txt, .jsonl or .parquet files or folders instead of a mirror."""
     delay: Annotated[float, short("--delay")] = operational(2.0, ge=0)
     """Seconds between two requests to the same host. Project Gutenberg asks for 2; use less only on a mirror of your own."""
     contact: str = operational("")
-    """An e-mail address or URL that the User-Agent header tells the mirror's operator."""
-    retries: int = operational(6, ge=0)
-    """Tries again after a busy or broken answer, each after a longer wait."""
+    """An e-mail address or URL that the User-Agent header tells the mirror's operator, who can then write instead of blocking."""
+    force_main_site: bool = operational(False)
+    """Ask www.gutenberg.org itself, if `mirror` names it. It is meant for people and blocks the addresses of programs, yours
+    with them: use a mirror, unless Project Gutenberg allowed you this."""
+    retries: int = operational(12, ge=0)
+    """Tries again after a busy, broken or wrong answer, each after a longer wait; a book that fails three of them goes behind
+    all others and has the rest in later rounds."""
     timeout: float = operational(30.0, gt=0)
     """Seconds to wait for an answer."""
     language: str = identity("en")
     """ISO 639-1 code of the books to keep, judged by their body."""
+    keep_undatable: bool = identity(False)
+    """Keep works that nothing dates: no year in them, in the input or in the theme's list, and no author known to have died
+    before the cutoff. For inputs that you know to be old enough; else they are rejects."""
 
     @model_validator(mode="before")
     @classmethod
-    def select_by_ids(cls, values: Any) -> Any:
-        return values | {"selection": "ids"} if isinstance(values, dict) and values.get("ids") else values
+    def select_by_what_is_named(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        if values.get("ids"):
+            return values | {"selection": "ids"}
+        if values.get("subjects") and values.get("selection", "priority") == "priority":
+            return values | {"selection": "subjects"}
+        return values
 
 
 class CorpusConfig(Section):
@@ -91,10 +113,25 @@ class CorpusConfig(Section):
     """Characters that two neighbouring windows share (method `overlap`)."""
     minimum: int = identity(256, ge=1)
     """Smallest chunk that can be a passage, in characters."""
-    min_matches: int = identity(6, ge=1)
-    """Distinct keyword hits, summed over themes, that a passage needs. The plan's 3 keeps four chunks of five."""
-    min_themes: int = identity(6, ge=0)
-    """Themes that must have a hit in a passage; 0 is the plan's own rule."""
+    min_score: Annotated[float, short("--min-score")] = identity(1.22, ge=0)
+    """Score that a passage needs: how densely it holds how many rare terms of how many themes. Higher keeps less;
+    `deepred thresholds RUN` shows how much."""
+    min_matches: Annotated[int | None, short("--min-matches")] = identity(None, ge=1)
+    """Decide by the plan's rule instead of the score: distinct keyword hits, summed over themes. The plan's 3 keeps four
+    chunks of five."""
+    near_duplicates: float = identity(0.5, gt=0, le=1)
+    """Similarity (Jaccard, of three-word runs) from which a passage is a twin of an earlier one, and dropped. 1 drops only
+    what differs in no word."""
+    remembered: int = operational(1_000_000, ge=1)
+    """Passages that the search for twins remembers, at about 1 KB each; beyond that the oldest are forgotten."""
+
+    @model_validator(mode="after")
+    def sizes_fit(self) -> "CorpusConfig":
+        if self.overlap >= self.size:
+            raise ValueError(f"overlap {self.overlap} must be smaller than size {self.size}")
+        if self.minimum > self.size:
+            raise ValueError(f"minimum {self.minimum} is larger than size {self.size}")
+        return self
 
 
 class SynthesizeConfig(Section):

@@ -14,7 +14,8 @@ BOOKS = pa.schema(
         ("text", pa.large_string()),  # without boilerplate
         ("body_start", pa.int64()),  # characters of front matter at the start of `text`, which make no passages
         ("year", pa.int16()),  # first publication, or the latest that it can be
-        ("year_evidence", pa.string()),  # what dated it
+        ("year_evidence", pa.string()),  # the words that dated it
+        ("year_confidence", pa.string()),  # text.dating.CONFIDENCES, from title_page to none
         ("encoding", pa.string()),  # that the bytes were decoded with
         ("boilerplate_rule", pa.string()),  # rules that stripped it
         ("source_url", pa.string()),
@@ -31,9 +32,10 @@ CHUNKS = pa.schema(
         ("start", pa.int64()),  # characters into the book's `text`
         ("end", pa.int64()),
         ("text", pa.large_string()),
-        ("themes", pa.map_(pa.string(), pa.int16())),  # theme -> distinct keywords that hit
-        ("total", pa.int32()),  # sum of `themes`
-        ("score", pa.float32()),
+        ("themes", pa.map_(pa.string(), pa.int16())),  # theme -> distinct keywords of the plan that hit
+        ("total", pa.int32()),  # sum of `themes`: the plan's number of matches
+        ("weights", pa.map_(pa.string(), pa.float32())),  # theme -> weight of the lexicon's terms that hit
+        ("score", pa.float32()),  # text.themes.Scorer.score
         ("kept", pa.bool_()),  # a kept chunk is a passage
         ("reason", pa.string()),  # why it was dropped; null if kept
         ("twin_of", pa.string()),  # chunk_id of the earlier chunk that this one repeats

@@ -47,6 +47,11 @@ class Folder:
     def name(self) -> str:
         return self.path.rsplit("/", 1)[-1]
 
+    @property
+    def size(self) -> int:
+        """Bytes of this file."""
+        return int(self.filesystem.get_file_info(self.path).size)
+
     def exists(self) -> bool:
         return bool(self.filesystem.get_file_info(self.path).type != fs.FileType.NotFound)
 

@@ -13,13 +13,14 @@ from deepred_ray.text.anachronism import Gate, parse_terms
 from deepred_ray.text.judging import Item, StyleRules, parse_items, parse_style
 from deepred_ray.text.personas import Component, Persona, parse_components, parse_personas
 from deepred_ray.text.prompts import Axes, Exchange, Question, parse_axes, parse_openings, parse_questions, parse_voice
-from deepred_ray.text.themes import Matcher, parse_lexicon
+from deepred_ray.text.selection import Category, Work, parse_categories, parse_works
+from deepred_ray.text.themes import Scorer, parse_lexicon
 
 SHIPPED = Path(__file__).parent / "data" / "themes"
 # The files that decide what a stage's rows are; a change of one makes an existing run stale.
 STAGE_FILES: Mapping[str, tuple[str, ...]] = {
-    "acquire": ("theme.toml", "priority_works.tsv", "subjects.txt"),
-    "corpus": ("lexicon.tsv",),
+    "acquire": ("theme.toml", "priority_works.tsv", "subjects.txt", "categories.toml"),
+    "corpus": ("lexicon.tsv", "relevance.toml"),
     "synthesize": (
         "components.toml",
         "personas.toml",
@@ -65,18 +66,22 @@ class Theme:
         return int(self.facts["cutoff_year"])
 
     @cached_property
-    def priority_works(self) -> dict[int, int]:
-        """Gutenberg id -> year of first publication, in the order of the list."""
-        rows = [line.split("\t") for line in self.read("priority_works.tsv").splitlines()[1:]]
-        return {int(book_id): int(year) for book_id, _, _, year in rows}
+    def priority_works(self) -> dict[int, Work]:
+        """By Gutenberg id, in the order of the list."""
+        return parse_works(self.read("priority_works.tsv"))
+
+    @cached_property
+    def categories(self) -> tuple[Category, ...]:
+        return parse_categories(self.read("categories.toml"))
 
     @cached_property
     def subjects(self) -> tuple[str, ...]:
+        """Subject headings of the extended corpus."""
         return tuple(line for line in self.read("subjects.txt").splitlines() if line)
 
     @cached_property
-    def matcher(self) -> Matcher:
-        return Matcher(parse_lexicon(self.read("lexicon.tsv")))
+    def scorer(self) -> Scorer:
+        return Scorer(parse_lexicon(self.read("lexicon.tsv")), tomllib.loads(self.read("relevance.toml")))
 
     @cached_property
     def personas(self) -> dict[str, Persona]:

@@ -3,14 +3,20 @@
 INPUT   books/
 OUTPUT  chunks/ (schema.CHUNKS), rejects/corpus/ (books without a chunk)
 fan-out one row a chunk; a dropped chunk is a row with `kept` false and its reason
+
+First every book by itself, on all CPUs: chunk, score, decide, and sign the passages for the search of twins. Then all
+signatures in the order in which the books came, in one task: near-duplicates are dropped, with their twin named.
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import ray
 import ray.data
 
 from deepred_ray.config import Config, CorpusConfig
@@ -18,14 +24,31 @@ from deepred_ray.console import Meter, counts_text
 from deepred_ray.errors import InputError
 from deepred_ray.runs import Manifest, Run
 from deepred_ray.schema import BOOKS, CHUNKS, REJECTS
-from deepred_ray.stages.tables import Row
-from deepred_ray.storage import Folder, count_values, rows_table, shard_name
-from deepred_ray.text.chunking import chunk_overlap, chunk_paragraphs
-from deepred_ray.text.dedup import exact_key
-from deepred_ray.text.themes import decide, score
+from deepred_ray.stages.tables import Row, score_columns
+from deepred_ray.storage import Folder, rows_table, shard_name
+from deepred_ray.text.chunking import Chunk, chunk_overlap, chunk_paragraphs
+from deepred_ray.text.dedup import PERMUTATIONS, NearDuplicates, signature
+from deepred_ray.text.themes import Scorer, verdicts
 from deepred_ray.theme import Theme
 
 COLUMNS = ["book_id", "title", "text", "body_start"]
+VERDICTS = pa.schema([CHUNKS.field(name) for name in ("chunk_id", "kept", "reason", "twin_of")])
+SIGNATURE_BYTES = 4 * PERMUTATIONS
+BOOKS_A_REPORT = 20
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Where the stage reads and writes. `signatures` has a file a book: those of its passages, twins included, in order."""
+
+    books: Folder
+    chunks: Folder
+    signatures: Folder
+    rejects: Folder
+
+    @classmethod
+    def of(cls, run: Run) -> "Tables":
+        return cls(run.table("books"), run.table("chunks"), run.table("corpus/signatures"), run.table("rejects/corpus"))
 
 
 def run(run: Run, config: Config, theme: Theme) -> Manifest:
@@ -34,117 +57,132 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
     Raises:
         InputError: no passage was kept.
     """
-    books, chunks = run.table("books"), run.table("chunks")
-    done = {
-        file.name.removesuffix(".parquet") for file in [*chunks.files(".parquet"), *run.table("rejects/corpus").files(".parquet")]
-    }
-    shards = books.files(".parquet")
-    total = books.read_table(BOOKS, ["book_id"]).num_rows
+    tables, settings = Tables.of(run), config.corpus
+    finished = [*tables.chunks.files(".parquet"), *tables.rejects.files(".parquet")]
+    done = frozenset(file.name.removesuffix(".parquet") for file in finished)
+    shards = tables.books.files(".parquet")
+    total = tables.books.read_table(BOOKS, ["book_id"]).num_rows
     # One task a shard of books: a task's rows are whole books, and a book is never split over tasks.
     tasks = ray.data.from_items([{"path": shard.path} for shard in shards], override_num_blocks=max(1, len(shards)))
-    counted = tasks.flat_map(
-        partial(
-            chunk_shard,
-            folder=books,
-            chunks=chunks,
-            rejects=run.table("rejects/corpus"),
-            done=frozenset(done),
-            settings=config.corpus,
-            theme=theme,
-        )
-    )
+    chunked = tasks.flat_map(partial(chunk_shard, tables=tables, done=done, settings=settings, theme=theme))
     seen = kept = 0
     with Meter("corpus", total, "books") as meter:
         meter.update(seen := len(done))
-        for batch in counted.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            for row in batch.to_pylist():
-                seen += 1
-                kept += row["kept"]
-                meter.update(seen, f"{kept} passages kept")
-    mark_twins(books, chunks)
-    table = chunks.read_table(CHUNKS, ["kept", "reason"])
-    dropped = count_values(table["reason"])
-    passages = pc.sum(table["kept"]).as_py() or 0
+        for batch in chunked.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            seen += batch.num_rows
+            kept += pc.sum(batch["kept"]).as_py() or 0
+            meter.update(seen, f"{kept} passages kept")
+    counts: Counter[str] = Counter()
+    with Meter("twins", total, "books") as meter:
+        for report in mark_twins.remote(tables, settings.near_duplicates, settings.remembered):
+            seen, counts = ray.get(report)
+            meter.update(seen, f"{counts['twin']} twins")
+    passages = counts.pop("", 0)
     if not passages:
         raise InputError(
-            f"corpus kept no passage ({counts_text(dropped) or 'there were no books'})",
-            "Lower --corpus.min-matches or --corpus.minimum, or acquire more books.",
+            f"corpus kept no passage ({counts_text(counts) or 'there were no books'})",
+            "Lower --min-score or --corpus.minimum, or acquire more books.",
         )
-    unused = run.table("rejects/corpus").read_table(REJECTS).num_rows
-    return Manifest(
-        "corpus", "chunks", table.num_rows, passages, dropped, 0.0, outputs={"books": total, "books_without_chunks": unused}
-    )
+    outputs = {"books": total, "books_without_chunks": tables.rejects.read_table(REJECTS).num_rows}
+    return Manifest("corpus", "chunks", passages + counts.total(), passages, dict(counts), 0.0, outputs=outputs)
 
 
-def chunk_shard(
-    row: Row, folder: Folder, chunks: Folder, rejects: Folder, done: frozenset[str], settings: CorpusConfig, theme: Theme
-) -> Iterator[Row]:
+def chunk_shard(row: Row, tables: Tables, done: frozenset[str], settings: CorpusConfig, theme: Theme) -> Iterator[Row]:
     """INPUT path of a shard of books; OUTPUT book_id and kept, once a book's chunks are written; fan-out 1:n."""
-    shard = Folder(folder.filesystem, row["path"])
+    shard = Folder(tables.books.filesystem, row["path"])
     for book in shard.read_shard(pa.schema([BOOKS.field(name) for name in COLUMNS])).to_pylist():
         name = shard_name([book["book_id"]])
         if name in done:
             continue
-        rows = list(chunk_book(book, settings, theme))
-        if rows:
-            chunks.write_table(rows_table(rows, CHUNKS), name)
+        pieces = cut(book, settings)
+        kept = 0
+        if pieces:
+            table = chunk_table(book, pieces, settings, theme.scorer)
+            passages = table.filter(table["kept"])["text"].to_pylist()
+            kept = len(passages)
+            if kept:
+                signatures = np.stack([signature(text) for text in passages])
+                (tables.signatures / name).write_bytes(signatures.tobytes())
+            tables.chunks.write_table(table, name)  # last: a book with chunks is done
         else:
             reject = {"id": book["book_id"], "reason": "no_chunk", "detail": f"{book['title']}: shorter than a chunk", "raw": None}
-            rejects.write_table(rows_table([reject], REJECTS), name)
-        yield {"book_id": book["book_id"], "kept": sum(chunk["kept"] for chunk in rows)}
+            tables.rejects.write_table(rows_table([reject], REJECTS), name)
+        yield {"book_id": book["book_id"], "kept": kept}
 
 
-def chunk_book(book: Row, settings: CorpusConfig, theme: Theme) -> Iterator[Row]:
-    """The scored chunks of one book; a chunk that repeats an earlier one of the book is its twin."""
+def cut(book: Row, settings: CorpusConfig) -> list[Chunk]:
+    """The chunks of one book."""
     if settings.method == "paragraph":
-        pieces = chunk_paragraphs(book["text"], start=book["body_start"], size=settings.size, minimum=settings.minimum)
-    else:
-        pieces = chunk_overlap(
-            book["text"], start=book["body_start"], size=settings.size, overlap=settings.overlap, minimum=settings.minimum
-        )
-    for piece in pieces:
-        counts = theme.matcher.counts(piece.text)
-        total = sum(counts.values())
-        refused = decide(counts, total, min_matches=settings.min_matches, min_themes=settings.min_themes)
-        reason = "too_short" if len(piece.text) < settings.minimum else refused.reason if refused else None
-        yield {
-            "chunk_id": f"{book['book_id']}:{piece.start}-{piece.end}",
-            "book_id": book["book_id"],
-            "title": book["title"],
-            "start": piece.start,
-            "end": piece.end,
-            "text": piece.text,
-            "themes": counts,
-            "total": total,
-            "score": score(counts, len(piece.text)),
-            "kept": reason is None,
-            "reason": reason,
-            "twin_of": None,
-        }
+        return chunk_paragraphs(book["text"], start=book["body_start"], size=settings.size, minimum=settings.minimum)
+    return chunk_overlap(
+        book["text"], start=book["body_start"], size=settings.size, overlap=settings.overlap, minimum=settings.minimum
+    )
 
 
-def mark_twins(books: Folder, chunks: Folder) -> None:
-    """Drop passages whose normalised text an earlier one has, in the order in which the books came: the first stays.
+def chunk_table(book: Row, pieces: Sequence[Chunk], settings: CorpusConfig, scorer: Scorer) -> pa.Table:
+    """The rows of chunks/ for one book."""
+    texts = [piece.text for piece in pieces]
+    scored = scorer.score(texts)
+    refused = verdicts(scored, min_score=settings.min_score, min_matches=settings.min_matches)
+    reasons = [
+        "too_short" if len(text) < settings.minimum else reject.reason if reject else None
+        for text, reject in zip(texts, refused, strict=True)
+    ]
+    columns = {
+        "chunk_id": [f"{book['book_id']}:{piece.start}-{piece.end}" for piece in pieces],
+        "book_id": [book["book_id"]] * len(pieces),
+        "title": [book["title"]] * len(pieces),
+        "start": [piece.start for piece in pieces],
+        "end": [piece.end for piece in pieces],
+        "text": texts,
+        **score_columns(scored, scorer.lexicon.themes),
+        "kept": [reason is None for reason in reasons],
+        "reason": reasons,
+        "twin_of": [None] * len(pieces),
+    }
+    return pa.table(columns, schema=CHUNKS)
 
-    So a book that is added later changes no chunk of those before it.
+
+@ray.remote(num_cpus=1, num_returns="streaming")
+def mark_twins(tables: Tables, threshold: float, remembered: int) -> Iterator[tuple[int, Counter[str]]]:
+    """Drop passages that repeat an earlier one, in the order in which the books came: the first stays.
+
+    So a book that is added later changes no chunk of those before it. Yields, every few books, how many are through, and
+    how many of their chunks were dropped for which reason ("" for the kept ones).
     """
-    first: dict[str, str] = {}
-    came = books.read_table(BOOKS, ["fetched_at", "book_id"]).sort_by([("fetched_at", "ascending"), ("book_id", "ascending")])
-    shards = {shard.name: shard for shard in chunks.files(".parquet")}
-    for book_id in came["book_id"].to_pylist():
-        shard = shards.get(f"{shard_name([book_id])}.parquet")
-        if shard is None:
-            continue
-        table = shard.read_shard(CHUNKS)
-        rows: list[dict[str, Any]] = table.to_pylist(maps_as_pydicts="strict")
-        changed = False
-        for row in rows:
-            if not (row["kept"] or row["reason"] == "twin"):
-                continue
-            original = first.setdefault(exact_key(row["text"]), row["chunk_id"])
-            twin = original if original != row["chunk_id"] else None
-            if twin != row["twin_of"]:
-                row |= {"kept": twin is None, "reason": "twin" if twin else None, "twin_of": twin}
-                changed = True
-        if changed:
-            chunks.write_table(rows_table(rows, CHUNKS), shard.name.removesuffix(".parquet"))
+    came = tables.books.read_table(BOOKS, ["fetched_at", "book_id"])
+    came = came.sort_by([("fetched_at", "ascending"), ("book_id", "ascending")])["book_id"].to_pylist()
+    signed = {file.name: file.size // SIGNATURE_BYTES for file in tables.signatures.files()}
+    index = NearDuplicates(threshold, max(1, min(remembered, sum(signed.values()))))
+    chunked = {file.name.removesuffix(".parquet") for file in tables.chunks.files(".parquet")}
+    counts: Counter[str] = Counter()
+    for number, name in enumerate((shard_name([book_id]) for book_id in came), 1):
+        if name in chunked:
+            verdicts = (tables.chunks / f"{name}.parquet").read_shard(VERDICTS)
+            if name in signed:
+                signatures = np.frombuffer((tables.signatures / name).read_bytes(), dtype=np.uint32).reshape(-1, PERMUTATIONS)
+                marked = mark(verdicts, signatures, index)
+                if not marked.equals(verdicts):
+                    whole = (tables.chunks / f"{name}.parquet").read_shard(CHUNKS)
+                    tables.chunks.write_table(with_columns(whole, marked), name)
+                    verdicts = marked
+            counts += Counter(reason or "" for reason in verdicts["reason"].to_pylist())
+        if number % BOOKS_A_REPORT == 0 or number == len(came):
+            yield number, counts
+
+
+def mark(verdicts: pa.Table, signatures: np.ndarray, index: NearDuplicates) -> pa.Table:
+    """A book's verdicts with its twins marked; `signatures` has a row for each passage, twins included, in order."""
+    rows = verdicts.to_pylist()
+    passages = (row for row in rows if row["kept"] or row["reason"] == "twin")
+    for row, values in zip(passages, signatures, strict=True):
+        twin = index.add_signature(row["chunk_id"], values)
+        row |= {"kept": twin is None, "reason": "twin" if twin else None, "twin_of": twin}
+    return rows_table(rows, VERDICTS)
+
+
+def with_columns(table: pa.Table, columns: pa.Table) -> pa.Table:
+    """The table with some of its columns replaced."""
+    for name in columns.column_names:
+        table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), columns[name])
+    return table

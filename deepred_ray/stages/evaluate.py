@@ -164,7 +164,7 @@ def judged(row: Row, item: Item, theme: Theme) -> Any:
 
 def judge(answer: str, item: Item, theme: Theme) -> Judgement:
     if item.kind == "style":
-        return judge_style(answer, theme.matcher.counts(answer), theme.style)
+        return judge_style(answer, theme.scorer.counts(answer), theme.style)
     if item.kind == "temporal":
         return judge_temporal(answer, item, [answer[hit.start : hit.end] for hit in theme.era.hits(answer)])
     return judge_persona(answer, item, theme.style)

@@ -31,13 +31,12 @@ from deepred_ray.errors import InputError, ShortfallError
 from deepred_ray.runs import Manifest, Run
 from deepred_ray.schema import CANDIDATES, CHUNKS, EXAMPLES, REJECTS, SLOTS
 from deepred_ray.stages.datacard import write_dataset
-from deepred_ray.stages.tables import Row, ShardWriter, write
+from deepred_ray.stages.tables import Row, ShardWriter, score_columns, write
 from deepred_ray.storage import rows_table, shard_name
 from deepred_ray.text import chatml, prompts
 from deepred_ray.text.dedup import NearDuplicates, normalise
 from deepred_ray.text.personas import Passage, Slot, best_passages, plan_slots, slots_as_rows
 from deepred_ray.text.reject import Reject
-from deepred_ray.text.themes import score
 from deepred_ray.theme import Theme
 
 MakeEngine = Callable[[EngineSettings], Any]
@@ -91,31 +90,21 @@ def import_passages(run: Run, files: Iterable[str], theme: Theme) -> None:
         lines = (
             pq.read_table(path).to_pylist() if path.suffix == ".parquet" else path.read_text("utf-8").removesuffix("\n").split("\n")
         )
-        rows = []
+        rows: list[Row] = []
         for number, line in enumerate(lines, 1):
             try:
                 fields = json.loads(line) if isinstance(line, str) else line
-                chunk_id, text = str(fields["id"]), str(fields["text"])
+                if missing := [key for key in ("id", "text") if fields[key] is None]:
+                    raise ValueError(f"no {' and no '.join(missing)}")
+                row = {"chunk_id": str(fields["id"]), "title": str(fields.get("title", "")), "text": str(fields["text"])}
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(f"{path}, row {number}: no passage with id and text: {error!r}") from error
-            counts = theme.matcher.counts(text)
-            rows.append(
-                {
-                    "chunk_id": chunk_id,
-                    "book_id": str(fields.get("book_id", chunk_id)),
-                    "title": str(fields.get("title", "")),
-                    "start": 0,
-                    "end": len(text),
-                    "text": text,
-                    "themes": counts,
-                    "total": sum(counts.values()),
-                    "score": score(counts, len(text)),
-                    "kept": True,
-                    "reason": None,
-                    "twin_of": None,
-                }
-            )
-        run.table("chunks").write_table(rows_table(rows, CHUNKS), shard_name([str(path.resolve())]))
+            row["book_id"] = str(fields.get("book_id", row["chunk_id"]))
+            rows.append(row | {"start": 0, "end": len(row["text"]), "kept": True, "reason": None, "twin_of": None})
+        scored = theme.scorer.score([row["text"] for row in rows])
+        columns = {name: [row[name] for row in rows] for name in CHUNKS.names if rows and name in rows[0]}
+        table = pa.table(columns | score_columns(scored, theme.scorer.lexicon.themes)).select(CHUNKS.names).cast(CHUNKS)
+        run.table("chunks").write_table(table, shard_name([str(path.resolve())]))
 
 
 def plan(run: Run, settings: SynthesizeConfig, theme: Theme) -> list[Row]:
@@ -123,7 +112,7 @@ def plan(run: Run, settings: SynthesizeConfig, theme: Theme) -> list[Row]:
     table = run.table("chunks").read_table(CHUNKS, ["chunk_id", "book_id", "score", "themes", "kept"])
     rows = table.filter(table["kept"]).to_pylist(maps_as_pydicts="strict")
     if not rows:
-        raise InputError(f"run {run.name} has no passage", "Run `deepred corpus` first, with a lower --corpus.min-matches.")
+        raise InputError(f"run {run.name} has no passage", "Run `deepred corpus` first, with a lower --min-score.")
     passages = best_passages([Passage(r["chunk_id"], r["book_id"], r["score"], r["themes"]) for r in rows], settings.passages)
     planned = run.table("slots").read_table(SLOTS).to_pylist()
     have = [Slot(r["example_id"], r["component"], r["number"], r["chunk_id"], r["persona"]) for r in planned]
@@ -161,7 +150,7 @@ class Recipe:
             slot,
             attempt,
             row["text"],
-            theme.matcher.hits(row["text"]),
+            theme.scorer.hits(row["text"]),
             contract=self.contract,
             personas=theme.personas,
             axes=theme.axes,
@@ -175,7 +164,7 @@ class Recipe:
 
     def checks(self) -> chatml.Checks:
         forbidden = frozenset(normalise(item.prompt) for item in self.theme.evaluation)
-        return chatml.Checks(self.settings.answer_chars, self.theme.era.check, self.theme.matcher.counts, forbidden)
+        return chatml.Checks(self.settings.answer_chars, self.theme.era.check, self.theme.scorer.counts, forbidden)
 
     def sampling(self, prompt: prompts.Prompt) -> Sampling:
         settings = self.settings
@@ -324,7 +313,7 @@ def choose(run: Run, slots: list[Row]) -> Chosen:
     filled: dict[str, Row] = {}
     rejected: Counter[str] = Counter()
     questions: set[str] = set()
-    answers = NearDuplicates(threshold=0.7)
+    answers = NearDuplicates(threshold=0.7, capacity=len(slots))
     for slot in slots:
         for row in sorted(by_slot.get(slot["example_id"], ()), key=lambda row: int(row["attempt"])):
             reason = row["reason"]

@@ -1,13 +1,15 @@
 """What all table-writing stages share: rows leave Ray Data as whole Parquet shards, and the driver hears only counts."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import ray.data
 
 from deepred_ray.storage import Folder, rows_table, shard_name
+from deepred_ray.text.themes import Scored
 
 Row = dict[str, Any]
 Sort = Callable[[Row], str]
@@ -50,3 +52,20 @@ def write(dataset: ray.data.Dataset, writer: ShardWriter, batch_size: int) -> It
         for row in batch.to_pylist():
             counts[row["table"], row["reason"]] += row["count"]
         yield counts
+
+
+def score_columns(scored: Scored, themes: Sequence[str]) -> dict[str, pa.Array]:
+    """What a scorer found, as the columns of chunks/; a theme without a hit is not in the maps."""
+    return {
+        "themes": theme_map(scored.counts, themes),
+        "total": pa.array(scored.totals, pa.int32()),
+        "weights": theme_map(scored.weights, themes),
+        "score": pa.array(scored.scores, pa.float32()),
+    }
+
+
+def theme_map(values: np.ndarray, themes: Sequence[str]) -> pa.MapArray:
+    """A matrix of shape (rows, themes) as a map from theme to value, zeros left out."""
+    rows, columns = np.nonzero(values)
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(values)))]).astype(np.int32)
+    return pa.MapArray.from_arrays(offsets, pa.array(themes).take(pa.array(columns)), pa.array(values[rows, columns]))

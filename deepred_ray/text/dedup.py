@@ -1,9 +1,9 @@
-"""Duplicates: a normal form, a digest of it for exact twins, and a MinHash index for near ones.
+"""Duplicates: a normal form of texts, their MinHash signatures, and an index that finds the twins among them.
 
-Nothing here depends on Python's own string hash, so every process gets the same digests and signatures.
+Nothing here depends on Python's own string hash, so every process gets the same signatures.
 """
 
-import hashlib
+import re
 import unicodedata
 import zlib
 from typing import Final
@@ -13,6 +13,8 @@ from datasketch import MinHash
 from numpy.typing import NDArray
 
 _PUNCTUATION = {c: " " for c in range(128) if not chr(c).isalnum()}
+_TYPOGRAPHIC = re.compile("[\u2018\u2019\u201c\u201d\u2013\u2014\u2026]")
+_MARKS = re.compile("[\u0300-\u036f]+")
 _SHINGLE: Final = 3
 PERMUTATIONS: Final = 128
 """Places of a signature."""
@@ -29,16 +31,14 @@ def normalise(text: str) -> str:
 
     Two editions of a passage that differ in line breaks, quotation marks, italics or accents have one normal form.
     """
+    if not text.isascii():
+        text = _TYPOGRAPHIC.sub(" ", text)  # what most English texts have beside ASCII, and after it, accents
+    if not text.isascii():
+        text = _MARKS.sub("", unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold()))
     if text.isascii():
         return " ".join(text.lower().translate(_PUNCTUATION).split())
-    plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-    kept = (c if c.isalnum() else "" if unicodedata.combining(c) else " " for c in plain)
+    kept = (c if c.isalnum() else "" if unicodedata.combining(c) else " " for c in text)
     return " ".join("".join(kept).split())
-
-
-def exact_key(text: str) -> str:
-    """Return 20 hex digits (80 bits of BLAKE2b) that are equal for texts of the same normal form."""
-    return hashlib.blake2b(normalise(text).encode(), digest_size=10).hexdigest()
 
 
 def signature(text: str) -> NDArray[np.uint32]:
@@ -76,12 +76,13 @@ def bands(threshold: float) -> tuple[int, int]:
 class NearDuplicates:
     """Index of texts that answers, for each new one, which earlier text it repeats.
 
-    It remembers about 1.5 KB a text at the default threshold and at most `capacity` texts: beyond that the oldest is
-    forgotten for each new one. One instance sees all texts, in a fixed order; `signature` is the costly part, and can
-    be computed elsewhere and handed to `add_signature`.
+    One instance sees all texts, in a fixed order; `signature` is the costly part, and can be computed elsewhere and
+    handed to `add_signature`. All memory is taken at once: for each of `capacity` texts 512 bytes of signature and 8 to
+    16 for each band (30 of them at a threshold of 0.5), about 1 KB with its key. Beyond the capacity the oldest
+    text is forgotten for each new one.
     """
 
-    def __init__(self, threshold: float = 0.8, capacity: int = 1_000_000) -> None:
+    def __init__(self, threshold: float = 0.8, capacity: int = 100_000) -> None:
         """Make an empty index of twins whose estimated Jaccard similarity is at least `threshold`.
 
         Raises ValueError for a threshold outside (0, 1] or a capacity below 1.
@@ -92,9 +93,11 @@ class NearDuplicates:
         self.capacity = capacity
         self._bands, self._rows = bands(threshold)
         self._mix = np.random.RandomState(1969).randint(0, 2**63, (self._bands, self._rows), dtype=np.uint64) | np.uint64(1)
-        self._slots: dict[int, int] = {}
+        # A bucket holds the number of its newest text, from 1; which text that is, its signature tells, so a bucket that
+        # two texts share by chance, or one that a forgotten text left, costs a comparison and no more.
+        self._buckets = np.zeros((self._bands, 1 << (2 * capacity - 1).bit_length()), dtype=np.uint32)
+        self._each_band = np.arange(self._bands)
         self._keys: list[str] = []
-        # Memory that the system provides page by page as it is written, so a generous capacity costs nothing.
         self._signatures: NDArray[np.uint32] = np.empty((capacity, PERMUTATIONS), dtype=np.uint32)
         self._next = 0
 
@@ -113,33 +116,31 @@ class NearDuplicates:
         """
         if values.shape != (PERMUTATIONS,):
             raise ValueError(f"signature has shape {values.shape}, expected ({PERMUTATIONS},)")
-        buckets = self._buckets(values)
-        candidates = sorted({self._slots[bucket] for bucket in buckets if bucket in self._slots})
-        if candidates:
+        places = self._places(values)
+        numbers = self._buckets[self._each_band, places]
+        if numbers.any():
+            candidates = np.unique(numbers[numbers > 0]) - 1
             agreement = (self._signatures[candidates] == values).mean(axis=1)
-            best = int(agreement.argmax())
+            best = agreement.argmax()
             if agreement[best] >= self.threshold:
-                return self._keys[candidates[best]]
-        self._remember(key, values, buckets)
+                return self._keys[int(candidates[best])]
+        self._remember(key, values, places)
         return None
 
-    def _buckets(self, values: NDArray[np.uint32]) -> list[int]:
-        """Hash each band of a signature to 64 bits, different for equal values in different bands."""
-        used = values[: self._bands * self._rows].reshape(self._bands, self._rows)
-        buckets: list[int] = (used * self._mix).sum(axis=1, dtype=np.uint64).tolist()
-        return buckets
-
-    def _remember(self, key: str, values: NDArray[np.uint32], buckets: list[int]) -> None:
-        """Index a text in the next slot, forgetting whatever held it."""
+    def _remember(self, key: str, values: NDArray[np.uint32], places: NDArray[np.int64]) -> None:
+        """Index a text in the next slot, in place of whatever held it."""
         slot = self._next % self.capacity
         if slot < len(self._keys):
-            for bucket in self._buckets(self._signatures[slot]):
-                if self._slots.get(bucket) == slot:
-                    del self._slots[bucket]
             self._keys[slot] = key
         else:
             self._keys.append(key)
         self._signatures[slot] = values
-        # A bucket holds its newest text only: twins are never indexed, so two texts rarely meet in one.
-        self._slots.update(dict.fromkeys(buckets, slot))
+        self._buckets[self._each_band, places] = slot + 1
         self._next += 1
+
+    def _places(self, values: NDArray[np.uint32]) -> NDArray[np.int64]:
+        """The bucket of a signature in each band."""
+        used = values[: self._bands * self._rows].reshape(self._bands, self._rows)
+        mixed = (used * self._mix).sum(axis=1, dtype=np.uint64)
+        places: NDArray[np.int64] = (mixed >> np.uint64(32)).astype(np.int64) & (self._buckets.shape[1] - 1)
+        return places

@@ -1,156 +1,175 @@
-"""Theme matching: a lexicon, a matcher that looks tokens up in a set, a score and a keep rule.
+"""Theme scoring: a lexicon of weighted terms, what it finds in texts, a score and the rule that keeps a chunk.
 
-A keyword hits a text when it occurs between word boundaries of the lower-cased text, exactly as
-`re.search(rf"\\b{re.escape(keyword)}\\b", text.lower())` says.
-It counts once, however often it stands there.
+Some terms of the lexicon are keywords of the plan. Counted alone, each once however often it stands there, they give
+the plan's own number of matches; all terms together, weighted, give the score.
 """
 
-import math
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import Final
+from functools import cached_property
+from typing import Final, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from deepred_ray.text.matching import Matcher
 from deepred_ray.text.reject import Reject
 
-_HEADER = ["theme", "keyword"]
-_WORD = re.compile(r"\w+")
-# cp1252 holds nearly all that English books are set in, a byte a character, and bytes are split fastest: what is no \w
-# becomes a space in this table.
-_CODEC: Final = "cp1252"
-_CP1252_WORDS: Final = bytes(c if _WORD.fullmatch(bytes([c]).decode(_CODEC, "replace")) else 32 for c in range(256))
+COLUMNS = ("theme", "term", "strength", "rarity", "plan")
+STRENGTHS: Final = range(4)
+# The weight at which one more term of a theme has lost half of its worth: that of a rare, unmistakable term.
+_ENOUGH: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Lexicon:
-    """Keywords by theme.
+class Entry:
+    """One row of a lexicon.
 
-    `keywords` maps a theme's name to its distinct lower-case keywords, in the order of the file. One keyword may stand
-    under several themes, and then it counts for each.
+    `strength`, 0 to 3, says how surely a text with this term is about the theme; `rarity` is minus the logarithm to the
+    base 10 of the share of English passages that hold the term; `plan` marks the plan's keywords.
     """
 
-    keywords: Mapping[str, tuple[str, ...]]
+    theme: str
+    term: str
+    strength: int
+    rarity: float
+    plan: bool
 
-    @property
-    def themes(self) -> tuple[str, ...]:
-        """Names of the themes, in the order of the file."""
-        return tuple(self.keywords)
+
+class Lexicon:
+    """Weighted terms by theme. One term may stand under several themes, and then it counts for each."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = tuple(entries)
+        self.themes = tuple(dict.fromkeys(entry.theme for entry in entries))
+        self.terms = tuple(dict.fromkeys(entry.term for entry in entries))
+
+    @cached_property
+    def keywords(self) -> Mapping[str, tuple[str, ...]]:
+        """The plan's keywords by theme, in the order of the file."""
+        return {theme: tuple(e.term for e in self.entries if e.plan and e.theme == theme) for theme in self.themes}
 
 
 def parse_lexicon(tsv: str) -> Lexicon:
-    """Read a lexicon from tab-separated text: a header `theme<TAB>keyword`, then one pair a line.
+    """Read a lexicon from tab-separated text: the header `COLUMNS`, then one entry a line; `plan` is 1 or 0.
 
-    Blank lines are skipped. Raises ValueError that names the line when the header is another, a line has not two
-    fields, a field is empty or padded, a keyword is not lower-case (it could never hit), or a pair is repeated; and
-    ValueError when there is no pair at all.
+    Blank lines are skipped. Raises ValueError that names the line when the header is another, a line has not five
+    fields, a field is empty or padded, a term is not lower-case (it could never hit), a number is none or out of
+    bounds, or a pair of theme and term is repeated; and ValueError when there is no entry at all.
     """
     lines = tsv.splitlines()
-    if not lines or lines[0].split("\t") != _HEADER:
-        raise ValueError(f"lexicon line 1: expected the header 'theme<TAB>keyword', found {lines[0] if lines else ''!r}")
-    pairs: dict[str, dict[str, None]] = {}
+    if not lines or tuple(lines[0].split("\t")) != COLUMNS:
+        raise ValueError(f"lexicon line 1: expected the header {'<TAB>'.join(COLUMNS)!r}, found {lines[0] if lines else ''!r}")
+    entries: dict[tuple[str, str], Entry] = {}
     for number, line in enumerate(lines[1:], start=2):
-        if not line.strip():
-            continue
-        fields = line.split("\t")
-        if len(fields) != 2:
-            raise ValueError(f"lexicon line {number}: expected two fields parted by a tab, found {line!r}")
-        theme, keyword = fields
-        if not theme or not keyword or theme != theme.strip() or keyword != keyword.strip():
-            raise ValueError(f"lexicon line {number}: a field is empty or padded with space: {line!r}")
-        if keyword != keyword.lower():
-            raise ValueError(f"lexicon line {number}: keyword {keyword!r} is not lower-case, so it could never hit")
-        known = pairs.setdefault(theme, {})
-        if keyword in known:
-            raise ValueError(f"lexicon line {number}: {keyword!r} is already a keyword of {theme!r}")
-        known[keyword] = None
-    if not pairs:
-        raise ValueError("lexicon holds no keyword, only a header")
-    return Lexicon({theme: tuple(known) for theme, known in pairs.items()})
+        if line.strip():
+            try:
+                entry = _parse_entry(line)
+                if (entry.theme, entry.term) in entries:
+                    raise ValueError(f"{entry.term!r} is already a term of {entry.theme!r}")
+            except ValueError as error:
+                raise ValueError(f"lexicon line {number}: {error}") from error
+            entries[entry.theme, entry.term] = entry
+    if not entries:
+        raise ValueError("lexicon holds no term, only a header")
+    return Lexicon(tuple(entries.values()))
 
 
-class Matcher:
-    """Finds which keywords of a lexicon occur in a text. Built once, then read-only; it can be pickled."""
+def _parse_entry(line: str) -> Entry:
+    fields = line.split("\t")
+    if len(fields) != len(COLUMNS):
+        raise ValueError(f"expected {len(COLUMNS)} fields parted by tabs, found {line!r}")
+    if any(not field or field != field.strip() for field in fields):
+        raise ValueError(f"a field is empty or padded with space: {line!r}")
+    theme, term, strength, rarity, plan = fields
+    if term != term.lower():
+        raise ValueError(f"term {term!r} is not lower-case, so it could never hit")
+    entry = Entry(theme, term, int(strength), float(rarity), plan == "1")
+    if entry.strength not in STRENGTHS or not 0 <= entry.rarity < 10 or plan not in ("0", "1"):
+        raise ValueError(f"strength must be 0 to 3, rarity 0 to 10, plan 0 or 1: {line!r}")
+    return entry
 
-    def __init__(self, lexicon: Lexicon) -> None:
-        """Index the lexicon: plain words by token, any other keyword by the tokens that must be there for it to hit."""
+
+class Scored(NamedTuple):
+    """What a scorer says of n texts, theme by theme."""
+
+    counts: NDArray[np.int16]
+    """Distinct keywords of the plan that hit, shape (n, themes)."""
+    weights: NDArray[np.float32]
+    """Weight of the terms that hit, shape (n, themes)."""
+    scores: NDArray[np.float32]
+    """Shape (n,)."""
+
+    @property
+    def totals(self) -> NDArray[np.int64]:
+        """The plan's matches of each text: its counts summed, so a keyword of three themes counts three times."""
+        totals: NDArray[np.int64] = self.counts.sum(axis=1, dtype=np.int64)
+        return totals
+
+
+class Scorer:
+    """Rates texts by a lexicon. Built once, then read-only; it can be pickled."""
+
+    def __init__(self, lexicon: Lexicon, relevance: Mapping[str, float]) -> None:
+        """`relevance` says of each theme how much it counts. Raises ValueError unless it names just the lexicon's themes."""
+        if set(relevance) != set(lexicon.themes) or min(relevance.values()) < 0:
+            odd = sorted(set(relevance) ^ set(lexicon.themes)) or [name for name in relevance if relevance[name] < 0]
+            raise ValueError(f"every theme of the lexicon needs a relevance of 0 or more, and no other: {', '.join(odd)}")
         self.lexicon = lexicon
-        self._themes_of: dict[str, list[int]] = {}
-        for index, words in enumerate(lexicon.keywords.values()):
-            for word in words:
-                self._themes_of.setdefault(word, []).append(index)
-        self._words = frozenset(word for word in self._themes_of if _WORD.fullmatch(word))
-        self._phrases = [
-            (keyword, frozenset(_WORD.findall(keyword)), re.compile(rf"\b{re.escape(keyword)}\b"))
-            for keyword in self._themes_of
-            if keyword not in self._words
-        ]
-        # A keyword of no token at all ("--") leaves nothing to look up; only its own search can tell.
-        self._gates = frozenset(chain.from_iterable(tokens for _, tokens, _ in self._phrases))
-        self._ungated = any(not tokens for _, tokens, _ in self._phrases)
-        self._vocabulary = self._words | self._gates
-        encoded = ((token.encode(_CODEC, "ignore"), token) for token in self._vocabulary)
-        self._by_bytes = {raw: token for raw, token in encoded if raw.decode(_CODEC) == token}
-        self._bytes = frozenset(self._by_bytes)
+        self.matcher = Matcher(lexicon.terms)
+        self._relevance = np.array([relevance[name] for name in lexicon.themes], dtype=np.float32)
+        shape = (len(lexicon.terms), len(lexicon.themes))
+        self._planned = np.zeros(shape, dtype=np.int16)
+        self._weights = np.zeros(shape, dtype=np.float32)
+        theme, term = ({name: n for n, name in enumerate(names)} for names in (lexicon.themes, lexicon.terms))
+        for entry in lexicon.entries:
+            self._planned[term[entry.term], theme[entry.theme]] = entry.plan
+            self._weights[term[entry.term], theme[entry.theme]] = entry.strength * entry.rarity
 
-    def _seen(self, lowered: str) -> set[str]:
-        """Return the tokens of the vocabulary that lower-cased text holds; a token is a maximal run of \\w."""
-        try:
-            raw = lowered.encode(_CODEC)
-        except UnicodeEncodeError:
-            return set(self._vocabulary.intersection(_WORD.findall(lowered)))
-        return {self._by_bytes[token] for token in self._bytes.intersection(raw.translate(_CP1252_WORDS).split())}
+    def score(self, texts: Sequence[str]) -> Scored:
+        """Rate how much of the lexicon each text holds: higher is more on theme, 0.0 is nothing.
 
-    def _found(self, text: str) -> set[str]:
-        """Return the distinct keywords that occur in the text."""
-        lowered = text.lower()
-        seen = self._seen(lowered)
-        if not self._ungated and self._gates.isdisjoint(seen):
-            return seen
-        phrases = {keyword for keyword, tokens, regex in self._phrases if tokens <= seen and regex.search(lowered)}
-        return (seen & self._words) | phrases
+        score = sum over themes of relevance * ln(1 + weight / 10), per 1,000 characters: 1000 / max(length, 1000) times the
+        sum, where a theme's weight is the sum over its terms of strength * rarity * (1 + ln(count)).
+        So a rare term says more than a common one, another term more than the same again, and another theme more than
+        another term of a theme that has said enough; the divisor takes from a longer text what it owes to its length
+        alone, and grants a short one nothing. The formula is this project's own; rarity and 1 + ln(count) are those of
+        tf-idf (Salton and Buckley 1988).
+        """
+        hits = self.matcher.find(texts)
+        counts = np.zeros((len(texts), len(self.lexicon.themes)), dtype=np.int16)
+        weights = np.zeros(counts.shape, dtype=np.float32)
+        if len(hits.text):
+            first = np.flatnonzero(np.diff(hits.text, prepend=-1))  # of each text that has any
+            there = hits.text[first]
+            counts[there] = np.add.reduceat(self._planned[hits.term], first)
+            often = 1 + np.log(hits.often, dtype=np.float32)
+            weights[there] = np.add.reduceat(self._weights[hits.term] * often[:, None], first)
+        lengths = np.array([max(len(text), 1000) for text in texts], dtype=np.float32)
+        return Scored(counts, weights, 1000 / lengths * (np.log1p(weights / _ENOUGH) @ self._relevance))
 
     def counts(self, text: str) -> dict[str, int]:
-        """Count the distinct keywords that hit, by theme: themes with at least one, in the lexicon's order."""
-        counts = [0] * len(self.lexicon.keywords)
-        for keyword in self._found(text):
-            for index in self._themes_of[keyword]:
-                counts[index] += 1
-        return {theme: count for theme, count in zip(self.lexicon.keywords, counts, strict=True) if count}
+        """Distinct keywords of the plan that hit, by theme: themes with at least one, in the lexicon's order."""
+        (row,) = self.score([text]).counts.tolist()
+        return {theme: count for theme, count in zip(self.lexicon.themes, row, strict=True) if count}
 
     def hits(self, text: str) -> dict[str, tuple[str, ...]]:
-        """Return the distinct keywords that hit, by theme: themes with at least one, all in the lexicon's order."""
-        found = self._found(text)
+        """The plan's keywords that hit, by theme: themes with at least one, all in the lexicon's order."""
+        found = {self.lexicon.terms[term] for term in self.matcher.find([text]).term.tolist()}
         by_theme = {theme: tuple(w for w in words if w in found) for theme, words in self.lexicon.keywords.items()}
         return {theme: words for theme, words in by_theme.items() if words}
 
 
-def score(counts: Mapping[str, int], length: int = 1000) -> float:
-    """Rate how much of the lexicon a text holds: higher is more on theme, 0.0 is nothing.
+def verdicts(scored: Scored, *, min_score: float, min_matches: int | None) -> Iterator[Reject | None]:
+    """For each text None, to keep it, or why not.
 
-    score = sum over themes of ln(1 + count), per 1,000 characters of text: 1000 / max(length, 1000) times the sum.
-    The logarithm makes the second theme worth more than the second keyword of one theme; the divisor takes from a
-    longer text what it owes to its length alone, and grants a short one nothing. `counts` is what `Matcher.counts`
-    returned, `length` the text's characters. The formula is this project's own.
-    Raises ValueError for a negative count or length.
+    With `min_matches` the plan's rule decides, a number of matches, which hardly filters at the plan's 3; else the score.
+    Reasons: `few_matches`, `low_score`. Raises ValueError for a negative threshold.
     """
-    if length < 0 or any(count < 0 for count in counts.values()):
-        raise ValueError(f"counts and length cannot be negative: {dict(counts)}, {length}")
-    return 1000 / max(length, 1000) * sum(math.log1p(count) for count in counts.values())
-
-
-def decide(counts: Mapping[str, int], total: int, *, min_matches: int, min_themes: int) -> Reject | None:
-    """Keep a text (None) when `total >= min_matches` and at least `min_themes` themes have a hit; else say why not.
-
-    `total` is the sum of `counts`, so a keyword of three themes counts three times. `min_themes=0` is the plan's own
-    rule, a plain count, which hardly filters at the plan's 3; a text on theme has many matches in many themes at once.
-    Reasons: `few_matches`, `few_themes`. Raises ValueError for a negative threshold.
-    """
-    if min_matches < 0 or min_themes < 0:
-        raise ValueError(f"thresholds cannot be negative: min_matches={min_matches}, min_themes={min_themes}")
-    if total < min_matches:
-        return Reject("few_matches", f"{total} of {min_matches} keyword matches")
-    themes = sum(count > 0 for count in counts.values())
-    if themes < min_themes:
-        return Reject("few_themes", f"{themes} of {min_themes} themes")
-    return None
+    if min_score < 0 or (min_matches or 0) < 0:
+        raise ValueError(f"thresholds cannot be negative: min_score={min_score}, min_matches={min_matches}")
+    for total, score in zip(scored.totals.tolist(), scored.scores.tolist(), strict=True):
+        if min_matches is None:
+            yield Reject("low_score", f"{score:.2f} of {min_score:g}") if score < min_score else None
+        else:
+            yield Reject("few_matches", f"{total} of {min_matches} keyword matches") if total < min_matches else None

@@ -22,7 +22,6 @@ ids = [900001, 900002, 900003, 900004, 900005, 900006, 900007, 900008]
 delay = 0.5
 [corpus]
 min_matches = 3
-min_themes = 2
 [synthesize]
 examples = 40
 least_filled = 0.8

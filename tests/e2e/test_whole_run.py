@@ -21,7 +21,6 @@ ids = [900002, 900005, 900006, 900007]
 delay = 0.0
 [corpus]
 min_matches = 3
-min_themes = 2
 [synthesize]
 examples = 20
 least_filled = 0.8

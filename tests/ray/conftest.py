@@ -16,7 +16,7 @@ from deepred_ray.pipeline import run_stages
 from deepred_ray.runs import Run
 
 SAMPLE_IDS = tuple(range(900001, 900009))
-LOOSE: dict[str, Any] = {"min_matches": 3, "min_themes": 2}  # the sample books are few and small
+LOOSE: dict[str, Any] = {"min_matches": 3}  # the sample books are few and small
 Configure = Callable[..., Config]
 
 

@@ -13,7 +13,6 @@ from deepred_ray.runs import Manifest, Run
 from deepred_ray.schema import BOOKS, CHUNKS, REJECTS
 from deepred_ray.stages import corpus
 from deepred_ray.storage import rows_table, shard_name
-from deepred_ray.text.dedup import exact_key
 from deepred_ray.theme import Theme
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
@@ -62,7 +61,6 @@ def test_every_chunk_is_told_and_lies_where_it_says(sample_run: Run) -> None:
         assert row["total"] == sum(row["themes"].values())
         if row["kept"]:
             assert row["total"] >= LOOSE["min_matches"]
-            assert len(row["themes"]) >= LOOSE["min_themes"]
             assert len(row["text"]) >= 256
 
 
@@ -92,10 +90,10 @@ def test_an_added_book_leaves_what_is_there_and_its_repeats_are_twins(sample_run
     assert before.items() <= shards(sample_run).items()
     assert [row for row in chunks(sample_run) if row["kept"]] == kept_before
     of_copy = [row for row in chunks(sample_run) if row["book_id"] == copy]
-    of_original = {exact_key(row["text"]): row["chunk_id"] for row in kept_before if row["book_id"] == "900001"}
+    of_original = {row["text"]: row["chunk_id"] for row in kept_before if row["book_id"] == "900001"}
     twins = [row for row in of_copy if row["reason"] == "twin"]
     assert len(twins) == len(of_original) > 5
-    assert all(of_original[exact_key(row["text"])] == row["twin_of"] for row in twins)
+    assert all(of_original[row["text"]] == row["twin_of"] for row in twins)
     assert manifest.rejected["twin"] >= len(twins)
     assert manifest.outputs == {"books": 8, "books_without_chunks": 1}
     unused = sample_run.table("rejects/corpus").read_table(REJECTS).to_pylist()

@@ -132,7 +132,7 @@ def test_a_question_has_no_gap_and_its_topic_is_of_the_passage(hits: dict[str, l
 @pytest.mark.parametrize("contract", ["json", "plain"])
 def test_the_shipped_theme_builds_a_prompt_for_every_persona(contract: Contract) -> None:
     theme = Theme.find("deepred")
-    keywords = theme.matcher.lexicon.keywords
+    keywords = theme.scorer.lexicon.keywords
     for name in theme.personas:
         for present in ({}, {"chess": keywords["chess"][:3]}, {key: words[:2] for key, words in keywords.items()}):
             prompt = prompts.build(

@@ -1,191 +1,146 @@
-"""Themes: the matcher equals one regex search per keyword; the rule keeps what speaks of several themes."""
+"""Themes: the plan's counts, the lexicon, what raises a score, and the rule."""
 
-import pickle
 import re
-from importlib.resources import files
 
+import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from deepred_ray.text.themes import Lexicon, Matcher, decide, parse_lexicon, score
+from deepred_ray.text.themes import Entry, Lexicon, Scorer, parse_lexicon, verdicts
+from deepred_ray.theme import Theme
+
+HEADER = "theme\tterm\tstrength\trarity\tplan\n"
 
 
 @pytest.fixture(scope="module")
-def lexicon() -> Lexicon:
-    """The lexicon that the project ships."""
-    return parse_lexicon((files("deepred_ray") / "data/themes/deepred/lexicon.tsv").read_text("utf-8"))
+def scorer() -> Scorer:
+    """Of the lexicon that the project ships."""
+    return Theme.find("deepred").scorer
 
 
-def naive(lexicon: Lexicon, text: str) -> dict[str, tuple[str, ...]]:
-    """The definition: one search per keyword."""
-    lowered = text.lower()
-    found = {
-        theme: tuple(word for word in words if re.search(rf"\b{re.escape(word)}\b", lowered))
-        for theme, words in lexicon.keywords.items()
-    }
-    return {theme: words for theme, words in found.items() if words}
-
-
-def assert_as_defined(lexicon: Lexicon, text: str) -> None:
-    matcher, expected = Matcher(lexicon), naive(lexicon, text)
-    assert matcher.hits(text) == expected
-    assert list(matcher.counts(text).items()) == [(theme, len(words)) for theme, words in expected.items()]
-
-
-ODD = Lexicon(
-    {
-        "plain": ("mars", "plan", "a", "\u00e9tat", "x_1", "\u00df", "42"),
-        "phrases": ("new world", "new world order", "self-rule", "don't", "red  star", "world's end", "mars"),
-        "edges": ("c++", "--", "+a", "\u2019s", "a b a", "i\u0307"),
-    }
-)
-keywords = sorted({word for words in ODD.keywords.values() for word in words})
-near_misses = [
-    "Mars",
-    "plans",
-    "\u00c9TAT",
-    "x_",
-    "newworld",
-    "don\u2019t",
-    "DON'T",
-    "c++x",
-    "x+a",
-    "b",
-    "a\u00b7b",
-    "\u0130",
-]
-foreign = [
-    "\u212a",
-    "_",
-    "mars_",
-    "_mars_",
-    "\u706b\u661f",
-    "mars\u706b",
-    "\u0301",
-    "\u0435",
-    "self",
-    "rule",
-    "world",
-    "new",
-]
-pieces = st.sampled_from([*keywords, *near_misses, *foreign])
-glue = st.sampled_from(["", " ", "  ", "\n", "-", "\u2014", "\u2019", "\u201c", "_", ".", "\u00a0", "\ufeff", "\u00e9", "\x1c"])
-mixed = st.lists(st.tuples(pieces, glue), max_size=30).map(lambda pairs: "".join(a + b for a, b in pairs))
-
-
-@settings(max_examples=500, deadline=None)
-@given(text=st.one_of(mixed, st.text(max_size=80)))
-def test_hits_are_those_of_one_search_per_keyword(text: str) -> None:
-    assert_as_defined(ODD, text)
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    keywords=st.lists(
-        st.text(st.sampled_from("ab_\u00e9 -'+1\u2019"), min_size=1, max_size=6), min_size=1, max_size=8, unique=True
+SMALL = Scorer(
+    Lexicon(
+        (
+            Entry("chess", "gambit", 3, 4.0, True),
+            Entry("chess", "pawn", 2, 3.0, True),
+            Entry("chess", "sacrificed pawn", 3, 4.0, False),
+            Entry("chess", "play", 0, 1.0, True),
+            Entry("space", "mars", 3, 3.0, True),
+            Entry("space", "ether", 1, 3.0, False),
+            Entry("power", "gambit", 1, 4.0, True),
+        )
     ),
-    text=st.text(st.sampled_from("abAB_\u00e9\u00c9 -'+1\u2019\n."), max_size=60),
+    {"chess": 1.0, "space": 1.5, "power": 0.5},
 )
-def test_any_keyword_matches_as_defined(keywords: list[str], text: str) -> None:
-    assert_as_defined(Lexicon({"t": tuple(keywords)}), text)
 
 
-@settings(max_examples=50, deadline=None)
-@given(data=st.data())
-def test_the_shipped_lexicon_matches_as_defined(lexicon: Lexicon, data: st.DataObject) -> None:
-    vocabulary = sorted({word for words in lexicon.keywords.values() for word in words})
-    word = st.one_of(st.sampled_from(vocabulary), st.sampled_from(vocabulary).map(str.upper), st.just("newer"))
-    text = data.draw(st.lists(st.tuples(word, glue), max_size=40).map(lambda pairs: "".join(a + b for a, b in pairs)))
-    assert_as_defined(lexicon, text)
+def test_the_shipped_lexicon_holds_the_plans_keywords(scorer: Scorer) -> None:
+    keywords = scorer.lexicon.keywords
+    assert len(keywords) == 16
+    assert sum(map(len, keywords.values())) == 495
+    assert len({word for words in keywords.values() for word in words}) == 442
 
 
-def test_a_keyword_of_several_themes_counts_in_each_and_once(lexicon: Lexicon) -> None:
-    counts = Matcher(lexicon).counts("Control! Control, and once more control.")
-    assert len(counts) == 4
-    assert set(counts.values()) == {1}
+def test_counts_are_the_plans(scorer: Scorer) -> None:
+    texts = ["Control! Control, and once more control.", "", "The people of Mars made a plan for the new world.", "Um, er."]
+    for text in texts:
+        expected = {
+            theme: tuple(word for word in words if re.search(rf"\b{re.escape(word)}\b", text.lower()))
+            for theme, words in scorer.lexicon.keywords.items()
+        }
+        assert scorer.hits(text) == {theme: words for theme, words in expected.items() if words}
+        assert scorer.counts(text) == {theme: len(words) for theme, words in expected.items() if words}
+    assert len(scorer.counts(texts[0])) == 4
+    assert scorer.score(texts).totals.tolist() == [sum(scorer.counts(text).values()) for text in texts]
 
 
-def test_nothing_found_is_empty(lexicon: Lexicon) -> None:
-    assert Matcher(lexicon).counts("") == {}
-    assert Matcher(lexicon).hits("Um, er.") == {}
+def test_what_is_no_keyword_of_the_plan_counts_only_in_the_score() -> None:
+    scored = SMALL.score(["A pawn sacrificed.", "A sacrificed pawn.", "The ether."])
+    assert scored.counts.tolist() == [[1, 0, 0], [1, 0, 0], [0, 0, 0]]
+    assert scored.weights.tolist() == [[6, 0, 0], [18, 0, 0], [0, 3, 0]]
+    assert np.allclose(scored.scores, [1, 1, 1.5] * np.log1p([0.6, 1.8, 0.3]))
 
 
-def test_a_matcher_can_be_sent_to_another_process(lexicon: Lexicon) -> None:
-    copy = pickle.loads(pickle.dumps(Matcher(lexicon)))
-    assert copy.counts("the new world of the tsar") == Matcher(lexicon).counts("the new world of the tsar") != {}
+def score(text: str) -> float:
+    return float(SMALL.score([text]).scores[0])
 
 
-def test_the_shipped_lexicon_is_whole(lexicon: Lexicon) -> None:
-    assert len(lexicon.themes) == 16
-    assert sum(map(len, lexicon.keywords.values())) == 495
-    assert len({word for words in lexicon.keywords.values() for word in words}) == 442
+def test_the_score_is_of_rarity_breadth_and_density() -> None:
+    assert score("nothing of the kind") == score("play, play") == 0
+    assert score("gambit") > score("pawn") > score("ether") > 0
+    assert score("mars, ether") - score("mars") < score("pawn, ether") - score("pawn")  # another theme over another term
+    assert score("pawn") < score("pawn, pawn") < score("pawn, gambit")
+    assert np.isclose(score("pawn" + " " * 996), 2 * score("pawn" + " " * 1996))
+    assert score("pawn") == score("pawn" + " " * 996)
 
 
-def test_themes_and_keywords_keep_the_order_of_the_file() -> None:
-    lexicon = parse_lexicon("theme\tkeyword\r\nwater\twell\r\nair\tpump\r\n\r\nwater\tice field\r\n")
+WORDS = st.lists(st.sampled_from(["gambit", "pawn", "mars", "ether", "play", "and", "sacrificed"]), max_size=12)
+
+
+@given(words=WORDS, term=st.sampled_from(["gambit", "pawn", "mars", "ether"]))
+def test_one_more_hit_raises_the_score(words: list[str], term: str) -> None:
+    assert score(" ".join([*words, "and", term])) > score(" ".join([*words, "and"]))
+
+
+@given(texts=st.lists(WORDS.map(" ".join), max_size=6))
+def test_a_text_is_scored_alike_alone_and_among_others(texts: list[str]) -> None:
+    together = SMALL.score(texts)
+    for number, text in enumerate(texts):
+        alone = SMALL.score([text])
+        assert together.counts[number].tolist() == alone.counts[0].tolist()
+        assert np.allclose(together.weights[number], alone.weights[0])
+        assert np.isclose(together.scores[number], alone.scores[0])
+
+
+def test_the_rule() -> None:
+    scored = SMALL.score(["gambit", "pawn", "mars, ether, pawn and gambit", "nothing"])
+    assert scored.totals.tolist() == [2, 1, 4, 0]
+
+    def reasons(min_score: float, min_matches: int | None) -> list[str]:
+        return [r.reason if r else "" for r in verdicts(scored, min_score=min_score, min_matches=min_matches)]
+
+    assert reasons(0.7, None) == ["", "low_score", "", "low_score"]
+    assert reasons(99.0, 2) == ["", "few_matches", "", "few_matches"]
+    assert reasons(0.0, None) == [""] * 4
+    for min_score, min_matches in ((-1.0, None), (0.0, -1)):
+        with pytest.raises(ValueError, match="negative"):
+            reasons(min_score, min_matches)
+
+
+@pytest.mark.parametrize("relevance", [{}, {"chess": 1.0, "space": 1.0}, {"chess": 1.0, "space": 1.0, "power": -1.0}])
+def test_every_theme_needs_a_relevance(relevance: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="power"):
+        Scorer(SMALL.lexicon, relevance | {"space": 1.0, "chess": 1.0})
+
+
+def test_a_lexicon_keeps_the_order_of_the_file() -> None:
+    lexicon = parse_lexicon(HEADER + "water\twell\t2\t1.5\t1\r\nair\tpump\t0\t2\t0\n\nwater\tice field\t3\t4\t1\n")
     assert lexicon.themes == ("water", "air")
-    assert lexicon.keywords == {"water": ("well", "ice field"), "air": ("pump",)}
+    assert lexicon.terms == ("well", "pump", "ice field")
+    assert lexicon.keywords == {"water": ("well", "ice field"), "air": ()}
+    assert lexicon.entries[0] == Entry("water", "well", 2, 1.5, True)
 
 
 @pytest.mark.parametrize(
     ("tsv", "message"),
     [
         ("", "line 1: expected the header"),
-        ("keyword\ttheme\na\tb", "line 1: expected the header"),
-        ("theme\tkeyword\n", "no keyword"),
-        ("theme\tkeyword\nair\tpump\nair", "line 3: expected two fields"),
-        ("theme\tkeyword\nair\tpump\t2", "line 2: expected two fields"),
-        ("theme\tkeyword\nair\t", "line 2: a field is empty"),
-        ("theme\tkeyword\nair\t pump", "line 2: a field is empty or padded"),
-        ("theme\tkeyword\n\tpump", "line 2: a field is empty"),
-        ("theme\tkeyword\nair\tPump", "line 2: keyword 'Pump' is not lower-case"),
-        ("theme\tkeyword\nair\tpump\n\nair\tpump", "line 4: 'pump' is already a keyword of 'air'"),
+        ("theme\tkeyword\na\tb", "line 1: expected the header"),
+        (HEADER, "no term"),
+        (HEADER + "air\tpump\t1\t2\t1\nair", "line 3: expected 5 fields"),
+        (HEADER + "air\tpump\t1\t2\t1\t2", "line 2: expected 5 fields"),
+        (HEADER + "air\t\t1\t2\t1", "line 2: a field is empty"),
+        (HEADER + "air\t pump\t1\t2\t1", "line 2: a field is empty or padded"),
+        (HEADER + "air\tPump\t1\t2\t1", "line 2: term 'Pump' is not lower-case"),
+        (HEADER + "air\tpump\t4\t2\t1", "line 2: strength must be 0 to 3"),
+        (HEADER + "air\tpump\t1\t-2\t1", "line 2: strength must be 0 to 3, rarity 0 to 10"),
+        (HEADER + "air\tpump\t1\tnan\t1", "line 2: strength must be 0 to 3, rarity 0 to 10"),
+        (HEADER + "air\tpump\t1\t2\tyes", "line 2: strength must be 0 to 3, rarity 0 to 10, plan 0 or 1"),
+        (HEADER + "air\tpump\tone\t2\t1", "line 2: invalid literal for int() with base 10: 'one'"),
+        (HEADER + "air\tpump\t1\t2\t1\n\nair\tpump\t2\t2\t0", "line 4: 'pump' is already a term of 'air'"),
     ],
 )
 def test_a_bad_lexicon_is_refused_by_line(tsv: str, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         parse_lexicon(tsv)
-
-
-def test_score_prefers_breadth_and_density() -> None:
-    assert score({}) == 0.0
-    assert score({"a": 1, "b": 1, "c": 1}) > score({"a": 3})
-    assert score({"a": 2}, 1000) == score({"a": 2}, 300) == 2 * score({"a": 2}, 2000)
-
-
-@given(counts=st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 30)), theme=st.sampled_from("abcdef"))
-def test_one_more_hit_raises_the_score(counts: dict[str, int], theme: str) -> None:
-    assert score(counts | {theme: counts.get(theme, 0) + 1}) > score(counts)
-
-
-@pytest.mark.parametrize(
-    ("counts", "reason"),
-    [
-        ({"a": 3, "b": 1}, None),
-        ({"a": 2, "b": 1}, "few_matches"),
-        ({"a": 9}, "few_themes"),
-        ({"a": 9, "b": 0}, "few_themes"),
-        ({}, "few_matches"),
-    ],
-)
-def test_the_rule(counts: dict[str, int], reason: str | None) -> None:
-    verdict = decide(counts, sum(counts.values()), min_matches=4, min_themes=2)
-    assert (verdict.reason if verdict else None) == reason
-    assert verdict is None or verdict.detail
-
-
-def test_without_themes_asked_for_the_rule_is_the_plain_count() -> None:
-    assert decide({"a": 3}, 3, min_matches=3, min_themes=0) is None
-    assert decide({"a": 2}, 2, min_matches=3, min_themes=0) is not None
-
-
-def test_negative_numbers_are_refused() -> None:
-    with pytest.raises(ValueError, match="negative"):
-        decide({}, 0, min_matches=-1, min_themes=0)
-    with pytest.raises(ValueError, match="negative"):
-        decide({}, 0, min_matches=0, min_themes=-1)
-    with pytest.raises(ValueError, match="negative"):
-        score({"a": -1})
-    with pytest.raises(ValueError, match="negative"):
-        score({"a": 1}, -1)
