@@ -8,14 +8,17 @@ import traceback
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import tyro
 from pydantic import BaseModel, ConfigDict, create_model
 
 from deepred_ray import __version__
 from deepred_ray.config import Config, Section, load, read_toml
-from deepred_ray.errors import DeepredError
+from deepred_ray.errors import ConfigError, DeepredError
+
+if TYPE_CHECKING:
+    from deepred_ray.runs import Run
 
 STAGE_HELP = {
     "acquire": "Fetch books from a Gutenberg mirror, or take local files (--input), strip, date and sort them out.",
@@ -29,6 +32,7 @@ STAGE_HELP = {
 TOOL_HELP = {
     "chat": "Talk with the tuned model of a run (its GGUF, in llama.cpp).",
     "inspect": "Counts, schema and samples of any table of a run; export as JSONL or ShareGPT.",
+    "thresholds": "What each threshold would keep of a run's chunks, by matches and by score; chunks by exact number of matches.",
     "status": "What of a run is done, running and left, and whether it is safe to submit again.",
     "doctor": "Check this machine: versions, vLLM, torch, Ray, accelerators, memory, disk, model.",
 }
@@ -37,13 +41,27 @@ examples:
   deepred run --config jobs/configs/demo.toml
   deepred run --config jobs/configs/priority.toml --mirror http://127.0.0.1:8600 --delay 0 --synthesize.passages 200
   deepred acquire --ids 624 61963 33870 --run utopias
-  deepred corpus --run utopias --corpus.min-matches 5
+  deepred acquire --config jobs/configs/full.toml --plan
+  deepred acquire --subjects Chess "Mars (Planet)" --max-per-subject 5 --run small
+  deepred corpus --run utopias --min-score 1.5
   deepred synthesize --run utopias --examples 400
   deepred train --dataset my_chats.jsonl --model Qwen/Qwen2.5-1.5B-Instruct --run mine --train.workers 4
   deepred inspect utopias examples --rows 5
+  deepred thresholds utopias --output thresholds/
   deepred chat --run utopias
 
 A run is a folder <data root>/<run>; repeating a command goes on where it stopped. `deepred COMMAND --help` lists settings."""
+THRESHOLDS_HELP = """\
+A match is a keyword of the plan in a chunk, once for each theme that lists it, however often it stands there. The first table
+has for each number of matches the chunks with exactly so many, and those with as many or more: what `--min-matches n` of
+`deepred corpus` keeps. The second has the scores that keep nine chunks of ten, eight of ten and so on, for `--min-score`. The
+third has the keyword hits of each theme by number of matches. What the run itself uses is marked.
+
+Every chunk counts, kept or dropped, but those dropped as `too_short` or `twin`. Twins are sought among kept chunks only: a lower
+threshold keeps a little less than the tables say, since it brings new twins.
+
+DIR gets matches_01.parquet and so on (chunks with exactly so many matches, in the columns of chunks/), thresholds.tsv,
+scores.tsv, themes.tsv and a picture, thresholds.png; all of them appear at the end, and replace older ones."""
 # Sections that a stage's command shows besides its own.
 SHOWN = {"corpus": ("acquire", "corpus"), "run": ("acquire", "corpus", "synthesize", "train", "export", "evaluate")}
 # An input flag means the stage's own input where two sections have one.
@@ -116,8 +134,16 @@ def find_known(error: BaseException) -> DeepredError | None:
     return DeepredError(told[1], told[2] or "") if told else None
 
 
-def parse_config(command: str, words: list[str]) -> tuple[Config, bool]:
-    """The configuration of a stage's command, and whether to start fresh.
+class Asked(NamedTuple):
+    """What a stage's command was asked for."""
+
+    config: Config
+    fresh: bool = False
+    plan: bool = False
+
+
+def parse_config(command: str, words: list[str]) -> Asked:
+    """The configuration of a stage's command, and its switches.
 
     Raises:
         ConfigError: the file or a value in it is wrong. SystemExit: --help was asked for, or a flag is wrong.
@@ -142,6 +168,10 @@ def parse_config(command: str, words: list[str]) -> tuple[Config, bool]:
         debug: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
         """Show tracebacks."""
 
+    class Plannable(Command):
+        plan: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+        """Show which books would be fetched, why, and how long that takes at the least; fetch nothing but the catalogue."""
+
     names = [
         name
         for name, field in Config.model_fields.items()
@@ -154,11 +184,11 @@ def parse_config(command: str, words: list[str]) -> tuple[Config, bool]:
         for extra in info.metadata:
             annotation = Annotated[annotation, extra]
         fields[name] = (annotation, info)
-    shape = create_model("Settings", __base__=Command, **fields)
+    shape = create_model("Settings", __base__=Plannable if command == "acquire" else Command, **fields)
     default = shape(config=file, **{name: getattr(base, name) for name in names})
     parsed = tyro.cli(shape, default=default, args=words, prog=f"deepred {command}", description=STAGE_HELP[command])
     values = base.model_dump() | {name: dump(getattr(parsed, name)) for name in names}
-    return load(values, "command line"), bool(parsed.fresh)
+    return Asked(load(values, "command line"), parsed.fresh, getattr(parsed, "plan", False))
 
 
 def settings_of_run(run: str | None, data_root: str | None, words: list[str]) -> Config:
@@ -179,12 +209,15 @@ def dump(value: Any) -> Any:
 
 
 def stage_command(command: str, words: list[str]) -> int:
-    config, fresh = parse_config(command, words)
+    config, fresh, plan = parse_config(command, words)
     from deepred_ray.console import chatter_to, say
     from deepred_ray.runs import STAGES, Run
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     run = Run(config.root, config.run)
+    if plan:
+        show_plan(run, config, fresh)
+        return 0
     stages: tuple[str, ...] = STAGES if command == "run" else (command,)
     if command == "corpus" and config.acquire.input:
         stages = ("acquire", "corpus")
@@ -212,17 +245,36 @@ def stage_command(command: str, words: list[str]) -> int:
     return 0
 
 
+def show_plan(run: "Run", config: Config, fresh: bool) -> None:
+    """Raises ConfigError for --fresh: a plan deletes nothing."""
+    from deepred_ray.stages import selection
+    from deepred_ray.theme import Theme
+
+    if fresh:
+        raise ConfigError("--plan changes nothing, and --fresh deletes what is there", "Leave out one of the two.")
+    selection.show_plan(run, config, Theme.find(config.theme))
+
+
 def tool_command(command: str, words: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog=f"deepred {command}", description=TOOL_HELP[command])
+    parser = argparse.ArgumentParser(
+        prog=f"deepred {command}",
+        description=TOOL_HELP[command],
+        epilog=THRESHOLDS_HELP if command == "thresholds" else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parser.add_argument("--data-root", default="", help="folder or URI of all runs (default: $GUTENBERG_DATA, else ./runs)")
-    if command in ("inspect", "status"):
+    if command in ("inspect", "thresholds", "status"):
         parser.add_argument("run", help="name of the run")
     if command == "inspect":
         parser.add_argument("table", nargs="?", help="books, chunks, slots, candidates, examples, tokens, responses, rejects/STAGE")
         parser.add_argument("--rows", type=int, default=3, help="rows to show (default: 3)")
         parser.add_argument("--export", metavar="FILE", help="write the whole table there instead")
         parser.add_argument("--format", choices=("jsonl", "sharegpt"), default="jsonl", help="form of --export (default: jsonl)")
+    if command == "thresholds":
+        parser.add_argument("--least", type=int, default=1, metavar="N", help="smallest number of matches to show (default: 1)")
+        parser.add_argument("--most", type=int, default=10, metavar="N", help="largest number of matches to show (default: 10)")
+        parser.add_argument("--output", metavar="DIR", help="also write the chunks, tables and a picture there")
     if command == "chat":
         parser.add_argument("--run", default="deepred", help="name of the run (default: deepred)")
         parser.add_argument("--gguf", help="talk with this GGUF file instead")
@@ -249,5 +301,9 @@ def tool_command(command: str, words: list[str]) -> int:
     run = Run(root, options.run)
     if command == "status":
         return inspection.status(run)
+    if command == "thresholds":
+        from deepred_ray import thresholds
+
+        return thresholds.show(run, options.least, options.most, Path(options.output).expanduser() if options.output else None)
     target = Path(options.export) if options.export else None
     return inspection.show(run, options.table, options.rows, target, options.format)
