@@ -1,65 +1,51 @@
 """Chunks of a book: paragraphs gathered to a size, or overlapping windows, with offsets back into the source.
 
-Paragraphs are what blank lines part, and lines end in "\\n". Hard-wrapped prose is joined to one line; verse, diagrams,
-tables and lists keep their lines. All sizes are in characters of a chunk's legible text.
+All sizes are of a chunk's legible text: in characters, or in the unit of a `Measure`, such as the tokens of a model.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Final, NamedTuple
+from itertools import accumulate
+from typing import Final
 
-_GAP = re.compile(r"\n[^\S\n]*\n\s*")
-_BETWEEN: Final = "\n\n"
+from deepred_ray.text.layout import BETWEEN, Layout
 
-# A dash that ends a wrapped line stood inside a line before the wrapping: no space belongs after it.
-_WRAPPED_DASH = re.compile(r"(?<=\w[-\u2014]|--)\n[ \t]*(?=\w)")
-_COLUMNS = re.compile(r"\S(?: {3,}|\t+)\S|\|.*\||[-=+_]{8}|(?:[.#*o+] ){7}")
-_STARTS_LOWER = re.compile(r"\n[a-z]")
+Measure = Callable[[Sequence[str]], Sequence[int]]
+"""Lengths of texts, asked of many at once. No character may count as more than four, its bytes in UTF-8.
 
-_SENTENCE_END = re.compile(r"[.!?\u2026][\"'\u201d\u2019)\]_]*\s+")
-_ABBREVIATED = re.compile(
-    r"\b(?:Mr|Mrs|Ms|Messrs|Mme|Mlle|Dr|Prof|St|Rev|Hon|Capt|Col|Gen|Lieut|Jr|Nos?|Vol|Chap|Fig|pp?|cf|viz|vs|i\.e|e\.g"
-    r"|[A-Z])\.\s+\Z"
-)
-_LONGEST_ABBREVIATION: Final = 12
+A chunk's length is the sum of those of the paragraphs or sentences in it, and one for each blank between them. A tokenizer
+that parts text at blanks makes no more of the whole: it has most blanks and the word after them as one token.
+"""
 
-# Titles: "Chapter 7", "BOOK THE FIRST. Of the sea", "Epilogue", "XII", "IV. The Landing", "3.", "THE LANDING".
-_SECTION = re.compile(
-    r"(?:(?:chapter|book|part|act|scene|section|letter|volume|canto|stave|appendix)\s+(?:the\s+)?"
-    r"(?:[ivxlc]+|\d+|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|first|second|third|last|\w+th|\w+teen)\b"
-    r"|(?:prologue|epilogue|preface|foreword|introduction|conclusion|appendix)\.?\Z|[IVXLC]+\.\s+[A-Z]|(?:[ivxlc]+|\d+)\.?\Z)",
-    re.IGNORECASE,
-)
-_WORD = re.compile(r"[^\W\d_]{3}")
-_BLANK = re.compile(r"\s")
-_NON_BLANK = re.compile(r"\S")
-_LINE_START = re.compile(r"\n\s*")
-_OPENING: Final = "\"'\u201c\u2018([_"
-_INDENT: Final = 40
-_HEADING_LENGTH: Final = 80
-_HEADINGS_LENGTH: Final = 200
+_NON_BLANKS = re.compile(r"\S+")
+_MOST_PER_CHARACTER: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A stretch of a source text: its characters `start` to `end` (end excluded), and `text`, the same made legible."""
+    """A stretch of a source text: its characters `start` to `end` (end excluded), and `text`, the same made legible.
+
+    `length` is that of the text in the unit in which it was cut, and decides whether the text is long enough.
+    """
 
     start: int
     end: int
     text: str
+    length: int
 
 
-class _Block(NamedTuple):
-    """A paragraph or a part of one: its span, its legible text, and `joint`, what stands before it in a chunk."""
+@dataclass(slots=True)
+class _Block:
+    """A paragraph or a part of one: its span, its legible text and its length, and `joint`, what stands before it in a chunk."""
 
     start: int
     end: int
     text: str
-    laid_out: bool
+    laid_out: bool = False
     heading: bool = False
-    joint: str = _BETWEEN
+    joint: str = BETWEEN
+    length: int = 0
 
 
 class _Draft:
@@ -69,31 +55,29 @@ class _Draft:
         self.blocks: list[_Block] = []
         self.length = 0
 
-    def _length_with(self, block: _Block) -> int:
-        return self.length + len(block.text) + (len(block.joint) if self.blocks else 0)
-
-    def fits(self, block: _Block, size: int) -> bool:
-        """Say whether the draft with `block` at its end is no longer than `size`."""
-        return self._length_with(block) <= size
+    def length_with(self, block: _Block) -> int:
+        """Return the length of the draft with `block` at its end."""
+        return self.length + len(block.joint) + block.length if self.blocks else block.length
 
     def add(self, block: _Block) -> None:
         """Put `block` at the end."""
-        self.length = self._length_with(block)
+        self.length = self.length_with(block)
         self.blocks.append(block)
 
     def can_end(self, minimum: int) -> bool:
         """Say whether the draft can stand as a chunk: it is long enough and no heading ends it."""
-        return bool(self.blocks) and self.length >= minimum and not self.blocks[-1].heading
-
-    def chunk(self) -> Chunk:
-        """Return the finished chunk."""
-        first, *others = self.blocks
-        text = first.text + "".join(block.joint + block.text for block in others)
-        return Chunk(first.start, self.blocks[-1].end, text)
+        return self.length >= minimum and bool(self.blocks) and not self.blocks[-1].heading
 
 
-def chunk_paragraphs(text: str, *, start: int = 0, size: int = 1024, minimum: int = 256) -> list[Chunk]:
-    """Gather the paragraphs of `text` from offset `start` on into chunks of at most `size` characters.
+def characters(texts: Sequence[str]) -> list[int]:
+    """Measure texts in characters."""
+    return list(map(len, texts))
+
+
+def chunk_paragraphs(
+    text: str, *, start: int = 0, size: int = 1024, minimum: int = 256, measure: Measure = characters
+) -> list[Chunk]:
+    """Gather the paragraphs of `text` from offset `start` on into chunks of at most `size`, in the unit of `measure`.
 
     Every non-blank character from `start` on lies in exactly one chunk, in order. A heading begins a new chunk and
     stays with what follows it. A paragraph is cut, at the end of a sentence, only when it is longer than `size` or the
@@ -101,34 +85,35 @@ def chunk_paragraphs(text: str, *, start: int = 0, size: int = 1024, minimum: in
 
     What would be shorter than `minimum` goes beyond `size` instead: it takes the next sentence, verse or diagram whole,
     or, at the end of a section or of the text, joins the chunk before. So no chunk is longer than
-    `size + 3 * (minimum + 2) + 250` (250 for headings and an indentation), and none is shorter than `minimum` but the
+    `size + 3 * (minimum + 2)` and the 250 characters that headings may have, and none is shorter than `minimum` but the
     only chunk of a short text: its length is its mark.
     Raises ValueError for a size below 1, a minimum outside 0..size or a start outside the text.
     """
     _check(text, start, size, minimum)
+    layout = Layout(text, start)
     drafts = [_Draft()]
     headings: list[_Block] = []
-    for block in _blocks(text, start):
+    for block in _measured(_paragraphs(layout), measure):
         if block.heading:
             headings.append(block)
             continue
         _begin_section(drafts, headings, minimum)
         headings.clear()
-        fits = drafts[-1].fits(block, size)
+        fits = drafts[-1].length_with(block) <= size
         if not fits and drafts[-1].can_end(minimum):
             drafts.append(_Draft())
-            fits = len(block.text) <= size
-        if fits or (block.laid_out and len(block.text) <= size):
+            fits = block.length <= size
+        if fits or (block.laid_out and block.length <= size):
             drafts[-1].add(block)
             continue
-        for part in _parts(text, block, size):
-            if drafts[-1].can_end(minimum) and not drafts[-1].fits(part, size):
+        for part in _parts(layout, [block], size, measure):
+            if drafts[-1].length_with(part) > size and drafts[-1].can_end(minimum):
                 drafts.append(_Draft())
             drafts[-1].add(part)
     _begin_section(drafts, headings, minimum)
     if len(drafts) > 1 and drafts[-1].length < minimum:
         _join_last(drafts)
-    return [draft.chunk() for draft in drafts if draft.blocks]
+    return [_chunk(draft.blocks, draft.length) for draft in drafts if draft.blocks]
 
 
 def _begin_section(drafts: list[_Draft], headings: list[_Block], minimum: int) -> None:
@@ -152,59 +137,60 @@ def _join_last(drafts: list[_Draft]) -> None:
         drafts[-1].add(block)
 
 
-def chunk_overlap(text: str, *, start: int = 0, size: int = 1024, overlap: int = 128, minimum: int = 256) -> list[Chunk]:
+def chunk_overlap(
+    text: str, *, start: int = 0, size: int = 1024, overlap: int = 128, minimum: int = 256, measure: Measure = characters
+) -> list[Chunk]:
     """Cut `text` from offset `start` on into windows of whole sentences, each beginning inside the one before it.
 
-    Here sizes are those of spans in the source, of which a window's text can fall short. A window takes sentences, and
-    diagrams or verses whole, while they stay within `size` together; it takes one more while it is shorter than
-    `minimum`, and a rest of the text shorter than `minimum` goes into the last window. The next window repeats the last
-    whole sentences, at least `overlap` characters of them; fewer where those and the next sentence exceed `size`. Every
-    non-blank character lies in a window.
+    A window takes sentences, and diagrams or verses whole, while they stay within `size` together; it takes one more
+    while it is shorter than `minimum`, and a rest of the text shorter than `minimum` goes into the last window. The
+    next window repeats the last whole sentences, at least `overlap` of them; fewer where those and the next sentence
+    exceed `size`. A heading goes with the sentence after it. Every non-blank character lies in a window, and bounds and
+    `measure` are those of `chunk_paragraphs`.
     Raises ValueError as `chunk_paragraphs` does, and for an overlap outside 0..size-1.
     """
     _check(text, start, size, minimum)
     if not 0 <= overlap < size:
         raise ValueError(f"overlap must be at least 0 and less than the chunk size {size}, not {overlap}")
-    atoms: list[_Block] = []
-    for block in _blocks(text, start):
-        whole = block.heading or (block.laid_out and block.end - block.start <= size)
-        atoms.extend([block] if whole else _parts(text, block, size))
+    atoms = _atoms(Layout(text, start), size, measure)
+    stops = list(accumulate(len(atom.joint) + atom.length for atom in atoms))
+
+    def span(first: int, after: int) -> int:
+        return stops[after - 1] - stops[first] + atoms[first].length
+
     chunks: list[Chunk] = []
     first = fresh = 0
     while fresh < len(atoms):
-        after = _window_end(atoms, first, fresh, size, minimum)
-        draft = _Draft()
-        for atom in atoms[first:after]:
-            draft.add(atom)
-        chunks.append(draft.chunk())
+        after = fresh + 1
+        while after < len(atoms) and (span(first, after + 1) <= size or span(first, after) < minimum):
+            after += 1
+        if after < len(atoms) and span(after, len(atoms)) < minimum:
+            after = len(atoms)
+        chunks.append(_chunk(atoms[first:after], span(first, after)))
         if after == len(atoms):
             break
-        end = atoms[after - 1].end
         back = after
-        while back > first + 1 and end - min(atoms[back].start, end) < overlap:
+        while back > first + 1 and max(0, span(back, after)) < overlap:
             back -= 1
-        while back < after and atoms[after].end - atoms[back].start > size:
+        while back < after and span(back, after + 1) > size:
             back += 1
         first, fresh = back, after
     return chunks
 
 
-def _window_end(atoms: list[_Block], first: int, fresh: int, size: int, minimum: int) -> int:
-    """Return the index after the last atom of a window from atom `first`; those before `fresh` had one already."""
-
-    def span(after: int) -> int:
-        return atoms[after - 1].end - atoms[first].start
-
-    after = fresh + 1
-    while after < len(atoms) and (span(after + 1) <= size or span(after) < minimum):
-        after += 1
-    if after < len(atoms) and atoms[-1].end - atoms[after].start < minimum:
-        return len(atoms)
-    # A heading at the end belongs to the next window.
-    trimmed = after
-    while after < len(atoms) and trimmed > fresh + 1 and atoms[trimmed - 1].heading:
-        trimmed -= 1
-    return trimmed if span(trimmed) >= minimum else after
+def _atoms(layout: Layout, size: int, measure: Measure) -> list[_Block]:
+    """Return what windows never cut: sentences, lines and whole diagrams, each with the headings before it."""
+    paragraphs = _paragraphs(layout)
+    _measured([paragraph for paragraph in paragraphs if paragraph.laid_out], measure)
+    atoms: list[_Block] = []
+    for part in _parts(layout, paragraphs, size, measure):
+        if atoms and atoms[-1].heading:
+            head = atoms.pop()
+            legible = head.text + part.joint + part.text
+            length = head.length + len(part.joint) + part.length
+            part = _Block(head.start, part.end, legible, heading=part.heading, length=length)
+        atoms.append(part)
+    return atoms
 
 
 def _check(text: str, start: int, size: int, minimum: int) -> None:
@@ -216,126 +202,76 @@ def _check(text: str, start: int, size: int, minimum: int) -> None:
         raise ValueError(f"start must lie in the text of {len(text)} characters, not at {start}")
 
 
-def _blocks(text: str, start: int) -> Iterator[_Block]:
-    """Yield the paragraphs of the text from `start` on, in order."""
-    width = _line_width(text, start)
-    run = 0
-    apart = True
-    for begin, end, newlines in _paragraphs(text, start):
-        raw = text[begin:end]
-        laid_out = ("\n" in raw or "   " in raw) and _is_laid_out(raw, width)
-        legible = _legible(text, begin, end, laid_out)
-        heading = len(raw) <= _HEADING_LENGTH and _is_heading(legible, apart)
-        run = run + len(legible) + len(_BETWEEN) if heading else 0
-        # A long run of headings is a table of contents, and is gathered like any other text.
-        yield _Block(begin, end, legible, laid_out, heading and run <= _HEADINGS_LENGTH)
-        apart = newlines > 2
+def _chunk(blocks: Sequence[_Block], length: int) -> Chunk:
+    first, *others = blocks
+    text = first.text + "".join(block.joint + block.text for block in others)
+    return Chunk(first.start, blocks[-1].end, text, length)
 
 
-def _paragraphs(text: str, start: int) -> Iterator[tuple[int, int, int]]:
-    """Yield the span of each paragraph, blank ends trimmed off, and the line ends that part it from the next."""
-    begin = len(text) - len(text[start:].lstrip())
-    for gap in _GAP.finditer(text, begin):
-        yield begin, begin + len(text[begin : gap.start()].rstrip()), gap.group().count("\n")
-        begin = gap.end()
-    if begin < len(text):
-        yield begin, begin + len(text[begin:].rstrip()), 0
+def _paragraphs(layout: Layout) -> list[_Block]:
+    return [_Block(*paragraph) for paragraph in layout.paragraphs()]
 
 
-def _line_width(text: str, start: int) -> int:
-    """Return the width to which the text was wrapped: four lines of five are at most as long."""
-    lengths = sorted(len(line) for line in text[start:].split("\n") if line)
-    return lengths[len(lengths) * 4 // 5] if lengths else 0
+def _measured(blocks: list[_Block], measure: Measure) -> list[_Block]:
+    """Set the lengths of blocks, all at once."""
+    for block, length in zip(blocks, measure([block.text for block in blocks]), strict=True):
+        block.length = length
+    return blocks
 
 
-def _is_laid_out(raw: str, width: int) -> bool:
-    """Say whether the line ends of a paragraph mean something (verse, table, diagram, list, address), or its columns.
+def _parts(layout: Layout, blocks: Sequence[_Block], size: int, measure: Measure) -> Iterator[_Block]:
+    """Yield blocks cut into sentences (lines, where laid out), and into words what exceeds `size` even so.
 
-    They mean nothing where they are where wrapping put them: there, the first word of the next line had no room left.
+    Headings, and what is laid out and no longer than `size`, stay whole.
     """
-    lines = raw.split("\n")
-    if len(lines) == 1:
-        return _COLUMNS.search(raw) is not None and any(map(str.isalnum, raw))
-    if "   " not in raw and "|" not in raw and _STARTS_LOWER.search(raw) and min(map(len, lines[:-1])) >= 0.75 * width:
-        return False
-    rows = [line.strip() for line in lines]
-    if 2 * sum(_COLUMNS.search(row) is not None for row in rows) >= len(rows):
-        return True
-    capitals = sum(not row.lstrip(_OPENING)[:1].islower() for row in rows)
-    if capitals >= 0.9 * len(rows) and (len(rows) >= 5 or width < 60):
-        return True
-    if 2 * _roomy(rows, width) <= len(rows) - 1:
-        return False
-    # Narrower than the book: a quotation wrapped to a measure of its own is still prose.
-    quotation = len(rows) > 3 and capitals < 0.6 * len(rows) and 5 * _roomy(rows, max(map(len, rows))) <= len(rows) - 1
-    return not quotation
-
-
-def _roomy(rows: list[str], width: int) -> int:
-    """Count the rows that the next row's first word would have fitted on, with 15 % of the width to spare."""
-    return sum(len(row) + 1 + len(below.split(None, 1)[0]) < 0.85 * width for row, below in pairwise(rows))
-
-
-def _is_heading(legible: str, apart: bool) -> bool:
-    """Say whether a short paragraph heads what follows; `apart` when two blank lines or more stand before it."""
-    if _SECTION.match(legible):
-        return True
-    if legible[0] in _OPENING or legible[-1] in ",;:?!-\u2014" or not _WORD.search(legible):
-        return False
-    return legible.isupper() or (apart and legible[-1] != "." and "\n" not in legible)
-
-
-def _legible(text: str, start: int, end: int, laid_out: bool) -> str:
-    """Return a span of the source legibly: joined to one line, or with its lines, less their common indent."""
-    if not laid_out:
-        raw = text[start:end]
-        if "-\n" in raw or "\u2014\n" in raw:
-            raw = _WRAPPED_DASH.sub("", raw)
-        return " ".join(raw.split())
-    line = max(text.rfind("\n", 0, start) + 1, start - _INDENT)
-    rows = text[start if text[line:start].strip() else line : end].split("\n")
-    indent = min(len(row) - len(row.lstrip()) for row in rows)
-    return "\n".join(row[indent:].rstrip() for row in rows)
-
-
-def _parts(text: str, block: _Block, size: int) -> Iterator[_Block]:
-    """Yield a block cut into sentences (lines, where laid out), and into words what exceeds `size` even so."""
-    cuts = _line_cuts(text, block) if block.laid_out else _sentence_cuts(text, block)
-    rows = block.text.split("\n") if block.laid_out else []
-    joint = block.joint
-    for index, (start, after) in enumerate(pairwise([block.start, *cuts, block.end])):
-        end = start + len(text[start:after].rstrip())
-        if end - start <= size:
-            row = rows[index] if rows else _legible(text, start, end, laid_out=False)
-            yield _Block(start, end, row, block.laid_out, joint=joint)
+    parts: list[_Block] = []
+    for block in blocks:
+        if block.heading or (block.laid_out and block.length <= size):
+            parts.append(block)
+            continue
+        joint = block.joint
+        if block.laid_out:
+            for (start, end), row in zip(layout.lines(block.start, block.end), block.text.split("\n"), strict=True):
+                parts.append(_Block(start, end, row, joint=joint))
+                joint = "\n"
         else:
-            yield from _words(text, start, end, size, joint, block.laid_out)
-        joint = "\n" if block.laid_out else " "
+            for start, end in layout.sentences(block.start, block.end):
+                parts.append(_Block(start, end, layout.in_one_line(start, end), joint=joint))
+                joint = " "
+    for part in _measured(parts, measure):
+        if part.heading or part.length <= size:
+            yield part
+        else:
+            yield from _words(layout, part, size, measure)
 
 
-def _words(text: str, start: int, end: int, size: int, joint: str, laid_out: bool) -> Iterator[_Block]:
-    """Yield a span cut after the last blank within each `size` characters; in a longer word, at `size`."""
-    while start < end:
-        cut = end
-        if end - start > size:
-            blanks = [match.start() for match in _BLANK.finditer(text, start + 1, start + size + 1)]
-            cut = blanks[-1] if blanks else start + size
-        stop = start + len(text[start:cut].rstrip())
-        yield _Block(start, stop, _legible(text, start, stop, laid_out=False), laid_out, joint=joint)
-        following = next((match.start() for match in _NON_BLANK.finditer(text, cut, end)), end)
-        joint = " " if following > stop else ""
-        start = following
+def _words(layout: Layout, block: _Block, size: int, measure: Measure) -> list[_Block]:
+    """Return a block cut between words, each part as long as `size` lets it be; and a longer word between characters."""
+    words = list(_crumbs(layout.text, block, size, measure))
+    texts = [layout.text[start:end] for start, end in words]
+    parts: list[_Block] = []
+    length = last = -1
+    for (start, end), alone, spaced in zip(words, measure(texts), measure([" " + text for text in texts]), strict=True):
+        more = alone if start == last else spaced
+        if parts and length + more <= size:
+            length += more
+            parts[-1].end = end
+        else:
+            length = alone
+            parts.append(_Block(start, end, "", joint="" if start == last else " "))
+        last = end
+    parts[0].joint = block.joint
+    for part in parts:
+        part.text = layout.in_one_line(part.start, part.end)
+    return _measured(parts, measure)
 
 
-def _sentence_cuts(text: str, block: _Block) -> Iterator[int]:
-    """Yield where a sentence begins after another within the block."""
-    for match in _SENTENCE_END.finditer(text, block.start, block.end):
-        cut = match.end()
-        before = text[max(block.start, match.start() - _LONGEST_ABBREVIATION) : cut]
-        if not text[cut].islower() and not _ABBREVIATED.search(before):
-            yield cut
-
-
-def _line_cuts(text: str, block: _Block) -> Iterator[int]:
-    """Yield where the text of a line begins after another within the block."""
-    return (match.end() for match in _LINE_START.finditer(text, block.start, block.end))
+def _crumbs(text: str, block: _Block, size: int, measure: Measure) -> Iterator[tuple[int, int]]:
+    """Yield the span of each word; of one longer than `size`, spans that are surely not."""
+    words = [match.span() for match in _NON_BLANKS.finditer(text, block.start, block.end)]
+    step = max(1, size // _MOST_PER_CHARACTER)
+    for (start, end), length in zip(words, measure([text[start:end] for start, end in words]), strict=True):
+        if length <= size:
+            yield start, end
+        else:
+            yield from ((at, min(at + step, end)) for at in range(start, end, step))
