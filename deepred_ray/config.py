@@ -106,13 +106,15 @@ class CorpusConfig(Section):
     """Cut the books into chunks, score them by the theme's lexicon and keep the passages."""
 
     method: Literal["paragraph", "overlap"] = identity("paragraph")
-    """Gather whole paragraphs, or slide overlapping windows of words."""
+    """Gather whole paragraphs, or slide overlapping windows of whole sentences."""
     size: int = identity(1024, ge=64)
-    """Largest chunk, in characters."""
+    """Largest chunk, in characters, or in tokens if a tokenizer is named."""
     overlap: int = identity(128, ge=0)
-    """Characters that two neighbouring windows share (method `overlap`)."""
+    """What two neighbouring windows share (method `overlap`), in the same unit."""
     minimum: int = identity(256, ge=1)
-    """Smallest chunk that can be a passage, in characters."""
+    """Smallest chunk that can be a passage, in the same unit."""
+    tokenizer: str | None = identity(None)
+    """Measure the three sizes in the tokens of this model (a Hugging Face id, a folder or `smollm2`) instead of characters."""
     min_score: Annotated[float, short("--min-score")] = identity(1.22, ge=0)
     """Score that a passage needs: how densely it holds how many rare terms of how many themes. Higher keeps less;
     `deepred thresholds RUN` shows how much."""

@@ -9,9 +9,9 @@ signatures in the order in which the books came, in one task: near-duplicates ar
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import ray
 import ray.data
 
+from deepred_ray import models
 from deepred_ray.config import Config, CorpusConfig
 from deepred_ray.console import Meter, counts_text
 from deepred_ray.errors import InputError
@@ -26,7 +27,7 @@ from deepred_ray.runs import Manifest, Run
 from deepred_ray.schema import BOOKS, CHUNKS, REJECTS
 from deepred_ray.stages.tables import Row, score_columns
 from deepred_ray.storage import Folder, rows_table, shard_name
-from deepred_ray.text.chunking import Chunk, chunk_overlap, chunk_paragraphs
+from deepred_ray.text.chunking import Chunk, Measure, characters, chunk_overlap, chunk_paragraphs
 from deepred_ray.text.dedup import PERMUTATIONS, NearDuplicates, signature
 from deepred_ray.text.themes import Scorer, verdicts
 from deepred_ray.theme import Theme
@@ -58,13 +59,14 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
         InputError: no passage was kept.
     """
     tables, settings = Tables.of(run), config.corpus
+    tokenizer = models.resolve(settings.tokenizer) if settings.tokenizer else None
     finished = [*tables.chunks.files(".parquet"), *tables.rejects.files(".parquet")]
     done = frozenset(file.name.removesuffix(".parquet") for file in finished)
     shards = tables.books.files(".parquet")
     total = tables.books.read_table(BOOKS, ["book_id"]).num_rows
     # One task a shard of books: a task's rows are whole books, and a book is never split over tasks.
     tasks = ray.data.from_items([{"path": shard.path} for shard in shards], override_num_blocks=max(1, len(shards)))
-    chunked = tasks.flat_map(partial(chunk_shard, tables=tables, done=done, settings=settings, theme=theme))
+    chunked = tasks.flat_map(partial(chunk_shard, tables=tables, done=done, settings=settings, theme=theme, tokenizer=tokenizer))
     seen = kept = 0
     with Meter("corpus", total, "books") as meter:
         meter.update(seen := len(done))
@@ -87,14 +89,16 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
     return Manifest("corpus", "chunks", passages + counts.total(), passages, dict(counts), 0.0, outputs=outputs)
 
 
-def chunk_shard(row: Row, tables: Tables, done: frozenset[str], settings: CorpusConfig, theme: Theme) -> Iterator[Row]:
+def chunk_shard(
+    row: Row, tables: Tables, done: frozenset[str], settings: CorpusConfig, theme: Theme, tokenizer: str | None
+) -> Iterator[Row]:
     """INPUT path of a shard of books; OUTPUT book_id and kept, once a book's chunks are written; fan-out 1:n."""
     shard = Folder(tables.books.filesystem, row["path"])
     for book in shard.read_shard(pa.schema([BOOKS.field(name) for name in COLUMNS])).to_pylist():
         name = shard_name([book["book_id"]])
         if name in done:
             continue
-        pieces = cut(book, settings)
+        pieces = cut(book, settings, measure_of(tokenizer))
         kept = 0
         if pieces:
             table = chunk_table(book, pieces, settings, theme.scorer)
@@ -110,13 +114,25 @@ def chunk_shard(row: Row, tables: Tables, done: frozenset[str], settings: Corpus
         yield {"book_id": book["book_id"], "kept": kept}
 
 
-def cut(book: Row, settings: CorpusConfig) -> list[Chunk]:
+def cut(book: Row, settings: CorpusConfig, measure: Measure) -> list[Chunk]:
     """The chunks of one book."""
-    if settings.method == "paragraph":
-        return chunk_paragraphs(book["text"], start=book["body_start"], size=settings.size, minimum=settings.minimum)
-    return chunk_overlap(
-        book["text"], start=book["body_start"], size=settings.size, overlap=settings.overlap, minimum=settings.minimum
-    )
+    by_method: dict[str, Callable[..., list[Chunk]]] = {
+        "paragraph": chunk_paragraphs,
+        "overlap": partial(chunk_overlap, overlap=settings.overlap),
+    }
+    chunks = by_method[settings.method]
+    return chunks(book["text"], start=book["body_start"], size=settings.size, minimum=settings.minimum, measure=measure)
+
+
+@cache
+def measure_of(tokenizer: str | None) -> Measure:
+    """How a chunk's length is told: in the tokens of a resolved model, or in characters."""
+    if tokenizer is None:
+        return characters
+    from transformers import AutoTokenizer
+
+    encoder = AutoTokenizer.from_pretrained(tokenizer).backend_tokenizer
+    return lambda texts: [len(encoding) for encoding in encoder.encode_batch_fast(list(texts), add_special_tokens=False)]
 
 
 def chunk_table(book: Row, pieces: Sequence[Chunk], settings: CorpusConfig, scorer: Scorer) -> pa.Table:
@@ -125,8 +141,8 @@ def chunk_table(book: Row, pieces: Sequence[Chunk], settings: CorpusConfig, scor
     scored = scorer.score(texts)
     refused = verdicts(scored, min_score=settings.min_score, min_matches=settings.min_matches)
     reasons = [
-        "too_short" if len(text) < settings.minimum else reject.reason if reject else None
-        for text, reject in zip(texts, refused, strict=True)
+        "too_short" if piece.length < settings.minimum else reject.reason if reject else None
+        for piece, reject in zip(pieces, refused, strict=True)
     ]
     columns = {
         "chunk_id": [f"{book['book_id']}:{piece.start}-{piece.end}" for piece in pieces],

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from conftest import LOOSE, Configure
+from transformers import AutoTokenizer
 
+from deepred_ray import models
 from deepred_ray.config import Config
 from deepred_ray.runs import Manifest, Run
 from deepred_ray.schema import BOOKS, CHUNKS, REJECTS
@@ -76,6 +78,18 @@ def test_windows_overlap_and_lie_where_they_say(sample_root: Path, configure: Co
     assert sum(after["start"] < row["end"] for row, after in itertools.pairwise(rows)) > len(rows) / 2
 
 
+def test_sizes_in_tokens_are_those_of_the_model(sample_root: Path, configure: Configure, tmp_path: Path) -> None:
+    run = Run(str(tmp_path / "runs"), "test")
+    add_book(run, books(Run(str(sample_root), "test"))["900001"])
+    chunked(run, configure(corpus={"tokenizer": "smollm2", "size": 120, "minimum": 30, "overlap": 20}))
+    tokenizer = AutoTokenizer.from_pretrained(models.resolve("smollm2"))
+    lengths = [len(tokenizer.encode(row["text"], add_special_tokens=False)) for row in chunks(run)]
+    assert len(lengths) > 20
+    assert max(lengths) <= 120 + 3 * 32
+    assert sum(length <= 120 for length in lengths) > 0.9 * len(lengths)
+    assert sorted(lengths)[len(lengths) // 2] > 60
+
+
 def test_an_added_book_leaves_what_is_there_and_its_repeats_are_twins(sample_run: Run, configure: Configure) -> None:
     before, kept_before = shards(sample_run), [row for row in chunks(sample_run) if row["kept"]]
     original = books(sample_run)["900001"]
@@ -103,3 +117,24 @@ def test_an_added_book_leaves_what_is_there_and_its_repeats_are_twins(sample_run
     after = shards(sample_run)
     assert chunked(sample_run, configure()) == manifest
     assert shards(sample_run) == after
+
+
+def test_passages_of_another_edition_are_twins_and_named(sample_run: Run, configure: Configure) -> None:
+    original = books(sample_run)["900001"]
+    kept = {row["start"]: row for row in chunks(sample_run) if row["kept"] and row["book_id"] == "900001"}
+    words_of = original["text"].split(" ")
+    edition = " ".join("colour" if number % 40 == 39 else word for number, word in enumerate(words_of))
+    later = original["fetched_at"].replace(year=original["fetched_at"].year + 1)
+    add_book(sample_run, original | {"book_id": "edition", "text": edition, "fetched_at": later})
+
+    chunked(sample_run, configure())
+    found = {row["twin_of"] for row in chunks(sample_run) if row["book_id"] == "edition" and row["reason"] == "twin"}
+    assert found <= {row["chunk_id"] for row in kept.values()}
+    assert len(found) > len(kept) / 2
+    assert not any(row["reason"] == "twin" for row in chunks(sample_run) if row["book_id"] != "edition")
+
+    # Only what differs in no word is a twin, when that is asked for.
+    loose = Run(str(sample_run.root), "strict")
+    for book in (original, original | {"book_id": "edition", "text": edition, "fetched_at": later}):
+        add_book(loose, book)
+    assert "twin" not in chunked(loose, configure(corpus={"near_duplicates": 1.0})).rejected

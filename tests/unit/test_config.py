@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from deepred_ray.cli import STAGE_HELP, main, parse_config
+from deepred_ray.cli import STAGE_HELP, Asked, main, parse_config
 from deepred_ray.config import Config, load, read_toml
 from deepred_ray.errors import ConfigError
 
@@ -100,7 +100,7 @@ def test_shipped_files_load_for_every_stage(path: Path) -> None:
     config = load(read_toml(str(path)), str(path))
     assert config.run == path.stem
     for stage in STAGE_HELP:
-        assert parse_config(stage, ["--config", str(path)]) == (config, False)
+        assert parse_config(stage, ["--config", str(path)]) == Asked(config)
 
 
 def test_full_has_the_figures_of_the_plan() -> None:
@@ -126,8 +126,8 @@ def test_demo_asks_no_foreign_host_and_others_keep_their_distance() -> None:
 
 def test_flags_win_over_the_file_and_leave_the_rest(tmp_path: Path) -> None:
     file = written(tmp_path, "run = 'filed'\nmodel = 'a/b'\n[acquire]\nids = [1, 2]\ndelay = 7\n[train]\nepochs = 9\nrank = 8")
-    config, fresh = parse_config("run", ["--config", file, "--ids", "3", "--train.epochs", "2", "--fresh"])
-    assert fresh
+    config, fresh, plan = parse_config("run", ["--config", file, "--ids", "3", "--train.epochs", "2", "--fresh"])
+    assert (fresh, plan) == (True, False)
     assert (config.run, config.model, config.acquire.delay, config.train.rank) == ("filed", "a/b", 7, 8)
     assert config.acquire.ids == (3,)
     assert config.train.epochs == 2
@@ -136,7 +136,7 @@ def test_flags_win_over_the_file_and_leave_the_rest(tmp_path: Path) -> None:
 
 def test_settings_of_stages_that_a_command_does_not_show_come_from_the_file(tmp_path: Path) -> None:
     file = written(tmp_path, "[corpus]\nsize = 512\n[train]\nepochs = 9")
-    config, _ = parse_config("train", ["--config", file, "--train.rank", "4"])
+    config = parse_config("train", ["--config", file, "--train.rank", "4"]).config
     assert (config.corpus.size, config.train.epochs, config.train.rank) == (512, 9, 4)
 
 
@@ -181,7 +181,7 @@ def test_settings_of_stages_that_a_command_does_not_show_come_from_the_file(tmp_
     ],
 )
 def test_flags(command: str, words: list[str], found: dict[str, Any]) -> None:
-    assert parse_config(command, words) == (Config.model_validate(found | {"acquire": ids_selected(found)}), False)
+    assert parse_config(command, words) == Asked(Config.model_validate(found | {"acquire": ids_selected(found)}))
 
 
 def ids_selected(found: dict[str, Any]) -> dict[str, Any]:
@@ -194,6 +194,24 @@ def test_naming_ids_means_to_select_by_them(tmp_path: Path, named: str) -> None:
     file = written(tmp_path, f"[acquire]\nselection = '{named}'")
     assert parse_config("acquire", ["--config", file, "--ids", "5"])[0].acquire.selection == "ids"
     assert parse_config("acquire", ["--config", file])[0].acquire.selection == named
+
+
+@pytest.mark.parametrize(
+    ("named", "selection"), [("", "subjects"), ("priority", "subjects"), ("subjects", "subjects"), ("catalogue", "catalogue")]
+)
+def test_naming_subjects_means_to_select_by_them_unless_the_catalogue_is(tmp_path: Path, named: str, selection: str) -> None:
+    file = written(tmp_path, f"[acquire]\nselection = '{named}'" if named else "")
+    words = ["--config", file, "--subjects", "Chess", "Mars (Planet)", "--max-per-subject", "5", "--plan"]
+    config, fresh, plan = parse_config("acquire", words)
+    assert (fresh, plan) == (False, True)
+    acquire = config.acquire
+    assert (acquire.selection, acquire.subjects, acquire.max_per_subject) == (selection, ("Chess", "Mars (Planet)"), 5)
+    assert parse_config("acquire", ["--config", file, "--subjects", "Chess", "--ids", "5"])[0].acquire.selection == "ids"
+
+
+def test_only_acquire_has_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["corpus", "--plan"]) == 2
+    assert "--plan" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
