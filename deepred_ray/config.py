@@ -115,7 +115,7 @@ class CorpusConfig(Section):
     """Smallest chunk that can be a passage, in the same unit."""
     tokenizer: str | None = identity(None)
     """Measure the three sizes in the tokens of this model (a Hugging Face id, a folder or `smollm2`) instead of characters."""
-    min_score: Annotated[float, short("--min-score")] = identity(1.22, ge=0)
+    min_score: Annotated[float, short("--min-score")] = identity(1.2, ge=0)
     """Score that a passage needs: how densely it holds how many rare terms of how many themes. Higher keeps less;
     `deepred thresholds RUN` shows how much."""
     min_matches: Annotated[int | None, short("--min-matches")] = identity(None, ge=1)
