@@ -31,7 +31,8 @@ _MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*\.?|Spring|S
 _YEAR = r"(?<![\d.,-])(1[4-9]\d\d|20\d\d)(?![\d]|-\d)"
 _TRANSLATION = re.compile(rf"translat[^.;\n]{{0,40}}(?:copyright|©|\(c\))[^.;\n]{{0,40}}?{_YEAR}", re.I)
 _FIRST = re.compile(
-    rf"(?:first|originally) (?:published|printed|issued|appeared)[^.;]{{0,80}}?{_YEAR}"
+    rf"(?:first|originally|original) (?:published|publication|printed|issued|appeared)[^.;]{{0,80}}?{_YEAR}"
+    rf"|original publication:[^\n]{{0,160}}?{_YEAR}"
     rf"|(?:^|\n)[\s_(]*published(?:,| in| by|,? (?:{_MONTH})){{0,2}}[^.;\n]{{0,40}}?{_YEAR}"
     rf"|{_YEAR},? original title",
     re.I,
@@ -42,26 +43,45 @@ _MAGAZINE = re.compile(
     rf"(?:No\. ?\d+ |Vol[^.]{{0,12}}\. ?)?(?P<months>(?:\b(?:{_MONTH})[\s,]*(?:and )?)*){_YEAR}",
     re.I,
 )
+_ISSUE = re.compile(
+    rf"^[\W_]*(?P<name>[A-Z][^.\n]{{0,60}}?)[\W_]+(?:Vol[^\n]{{0,20}}[\s,]|No\. ?\d+[\s,]+)?"
+    rf"(?:(?:{_MONTH})[\s,/-]*)+{_YEAR}[\W_]*$",
+    re.I | re.M,
+)
+_MAGAZINE_NAME = re.compile(
+    r"\b(?:stories|fiction|magazine|monthly|weekly|quarterly|review|journal|galaxy|amazing|astounding|analog|fantastic"
+    r"|worlds|tales|adventures)\b|^if\b",
+    re.I,
+)
 _EDITION = re.compile(
-    rf"from (?:the |an? )?[^.\n]{{0,30}}?\b{_YEAR}.{{0,50}}?(?:edition|book|printing|reprint|volume)"
+    rf"from (?:the |an? )?[^.\n\d]{{0,30}}?\b{_YEAR}(?! ?(?:to|and|-|–) ?\d).{{0,50}}?(?:edition|book|printing|reprint|volume)"
     rf"|(?:edition|printing|reprint|anthology)[^.]{{0,50}}?{_YEAR}|{_YEAR} edition",
     re.I,
 )
+_RENEWED = re.compile(r"[\s,(]*renew(?:ed|al)\b(?![^;\n]{0,20}\d{4})", re.I)
 _LATER_PRINT = re.compile(
     r"\b(?:second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|new|revised|\d+th) (?:and \w+ )?"
     r"(?:edition|impression)|\breprint",
     re.I,
 )
-_IMPRINT = re.compile(rf"^[\s_(\[]*(?:[A-Z][\w&.,:;' ]{{2,60}}[\s,.:]+(?:\w+ )?)?{_YEAR}[\s_)\].]*$")
+_IMPRINT = re.compile(rf"^[\s_(\[]*(?:[A-Z][\w&.,:;'\u2019·\u2013\u2014 -]{{2,60}}[\s,.:]+(?:\w+ )?)?{_YEAR}[\s_)\].]*$")
 _BRACKETED = re.compile(rf"[\[(]{_YEAR}[\])]\s*$")
-_ROMAN = re.compile(r"^[\s_]*(M[MDCLXVI. ]{3,})\.?[\s_]*$")
+_PRINTED = re.compile(rf"^[^.;]{{0,30}}\bprinted\b[^.;]{{0,60}}?{_YEAR}", re.I)
+# Of print years only: M, then hundreds, tens and ones in order, with the dots and blanks that printers like.
+_ROMAN = re.compile(
+    r"\bM(?=[. ]*[MDCLXVI][. ]*[MDCLXVI])[. ]{0,2}(?:CM|CD|D|M(?![MDC])|(?=C))?[. ]{0,2}(?:C[. ]{0,2}){0,4}"
+    r"(?:XC|XL|L?[. ]{0,2}(?:X[. ]{0,2}){0,4})[. ]{0,2}(?:IX|IV|V?[. ]{0,2}I{0,4})(?![A-Za-z])"
+)
 _NOT_IMPRINT = re.compile(
     r"\b(?:tale|story|stories|romance|chapter|book|part|in the year|from|to|before|after|a\.d)\b|\bin \d{4}", re.I
 )
 _FILE_DATE = re.compile(
-    r"\b(?:posted|(?:re-?)?released?|updated|uploaded|corrections? made|scanned|digiti[sz]ed)\b[^.;]{0,60}?\d{4}", re.I
+    r"\b(?:electronic (?:version|edition|text)|e-?text|e-?book|digital edition)\b(?![^.,;>]{0,80}translat)[^.,;>]{0,80}?"
+    r"(?:copyright|©|\(c\))[^.;>\n]{0,40}?\d{4}(?:-\d{4})?"
+    r"|\b(?:posted|(?:re-?)?released?|updated|uploaded|corrections? made|scanned|digiti[sz]ed)\b[^.;]{0,60}?\d{4}",
+    re.I,
 )
-_DATE_LINE = re.compile(rf"\b(?:{_MONTH})\s+\d{{1,2}}\w*,?\s", re.I)
+_DATE_LINE = re.compile(rf"\b(?:{_MONTH})(?:\s+\d{{1,2}}\w*)?,?\s", re.I)
 _YEARBOOK = re.compile(
     rf"\b(?:factbook|yearbook|almanac|annual report)\b.*?{_YEAR}|{_YEAR}.*?\b(?:factbook|yearbook|almanac)\b", re.I
 )
@@ -74,9 +94,11 @@ def date_work(title: str, front_matter: str, birth_year: int | None, death_year:
     published", a magazine's issue, a copyright line, the imprint, a year in the name of a yearbook, the edition that
     was transcribed, the author's death. Within one kind the earliest year counts. Years of the story are kept out: a
     year in the title, a year before the author was ten, a year in a sentence, and ranges of years are no imprint.
+    Roman years are read, and quoted, in figures. A translation's imprint is its own date, also after the author's death.
     """
     title_years = set(re.findall(r"\d{4}", title))
     text = _FILE_DATE.sub(" ", re.sub(r"[ \t]*[|+][-| \t]*", " ", front_matter))
+    text = _ROMAN.sub(_figures, text)
     candidates = list(_candidates(text, title_years, death_year))
     yearbook = _YEARBOOK.search(title)
     if yearbook:
@@ -122,16 +144,20 @@ def _candidates(text: str, title_years: set[str], death_year: int | None) -> Ite
     for match in _MAGAZINE.finditer(flat):
         if match["months"] or re.search(r"No\. ?\d+ |stories|fiction|magazine", match[0], re.I):
             yield 1, _year(match), "magazine", _snippet(match[0])
+    for match in _ISSUE.finditer(text):
+        if _MAGAZINE_NAME.search(match["name"]):
+            yield 1, _year(match), "magazine", _snippet(match[0])
     for match in _COPYRIGHT.finditer(text):
-        if not re.search("renew", text[match.start() : match.end() + 30], re.I):
+        if not re.search("renew", match[0], re.I) and not _RENEWED.match(text, match.end()):
             yield 2, _year(match), "title_page", _snippet(match[0])
     for match in _EDITION.finditer(flat):
         yield 5, _year(match), "edition", _snippet(match[0])
     later_print = _LATER_PRINT.search(text) is not None
+    translated = re.search(r"\btranslat(?:ed|ion|or)\b", text, re.I) is not None
     for line in text.split("\n"):
         year = _imprint_year(line)
         if year is not None and str(year) not in title_years:
-            posthumous = death_year is not None and year > death_year
+            posthumous = death_year is not None and year > death_year and not translated
             first = not (later_print or posthumous)
             yield 3 if first else 5, year, "title_page" if first else "edition", _snippet(line)
 
@@ -140,21 +166,18 @@ def _imprint_year(line: str) -> int | None:
     """The year of a line that is an imprint or a byline with a year, else None."""
     if len(line.strip()) > 90 or _DATE_LINE.search(line):
         return None
-    roman = _ROMAN.match(line)
-    if roman:
-        return _roman_year(roman[1])
-    match = _BRACKETED.search(line)
+    match = _BRACKETED.search(line) or _PRINTED.search(line)
     if match is None and not _NOT_IMPRINT.search(line):
         match = _IMPRINT.match(line)
     return _year(match) if match else None
 
 
-def _roman_year(numeral: str) -> int | None:
-    """The value of a Roman numeral with dots or blanks in it ("M.DCCC.LIX."); None when it is no year of print."""
+def _figures(numeral: re.Match[str]) -> str:
+    """A Roman numeral with dots or blanks in it ("M.DCCC.LIX.") in figures; unchanged when it is no year of print."""
     values = {"M": 1000, "D": 500, "C": 100, "L": 50, "X": 10, "V": 5, "I": 1}
-    digits = [values[char] for char in numeral if char.isalpha()]
+    digits = [values[char] for char in numeral[0] if char.isalpha()]
     value = sum(-digit if digit < max(digits[index:]) else digit for index, digit in enumerate(digits))
-    return value if _OLDEST_PRINT <= value < 2100 else None
+    return f"{value} " if _OLDEST_PRINT <= value < 2100 else numeral[0]
 
 
 def _year(match: re.Match[str]) -> int:

@@ -33,6 +33,17 @@ from deepred_ray.text.reject import Reject
         ),
         ("Transcribed from the 1911 A. B. Example (revised) edition by Cy Typist", 1911, "edition"),
         ("Prepared from the 1919 edition and first posted in\nAugust, 1994.", 1919, "edition"),
+        ("Copyright, 1914, 1921, by Ada Example", 1914, "title_page"),
+        ("Copyright 1914, renewed 1942, by Ada Example", 1914, "title_page"),
+        ("Copyright MCMXIV by Ada Example", 1914, "title_page"),
+        ("London, MDCCCXC", 1890, "title_page"),
+        ("LONDON:\nPrinted in the Year M.DCCC.XC.", 1890, "title_page"),
+        ("NEW YORK · 1914", 1914, "title_page"),
+        ("Original publication: New York: E. X. Ample & Co., 1914", 1914, "title_page"),
+        ("Date of first publication: 1914\nDate first posted: 1 April 2008", 1914, "title_page"),
+        ("Planet Stories July 1932", 1932, "magazine"),
+        ("_Amazing Tales_, July 1932", 1932, "magazine"),
+        ("The following is an e-text of The Pumps by Ada Example, copyright 1914", 1914, "title_page"),
         ("FIFTH EDITION\n\nLONDON\n\n1921\n", 1921, "edition"),
     ],
 )
@@ -55,6 +66,12 @@ def test_evidence(front_matter: str, year: int, confidence: str) -> None:
         "THE PLANET, IN 1902.]",
         "first posted in August, 1994. Updated: May 2011",
         "1850\n",
+        "Boston, December, 2000\n",
+        "Copyright renewed 1935 by Ada Example",
+        "© 1935 (renewed)",
+        "THIS ELECTRONIC VERSION OF THE COMPLETE WORKS OF ADA EXAMPLE IS\nCOPYRIGHT 1990-1993 BY A LIBRARY",
+        "She lived here from 1900 to 1910. The book was found later.",
+        "THE MILD MIMIC",
     ],
 )
 def test_what_is_no_date_of_publication(front_matter: str) -> None:
@@ -76,6 +93,12 @@ def test_imprint_after_death_is_an_edition() -> None:
 def test_new_translation_counts_as_new() -> None:
     dating = date_work("Ice", "First published 1881\nTranslation copyright 1985 by B. Sample", 1821, 1881)
     assert (dating.year, dating.confidence) == (1985, "title_page")
+
+
+def test_imprint_of_a_translation_is_its_date_also_after_the_authors_death() -> None:
+    dating = date_work("Ice", "ICE\n\nTranslated by B. Sample\n\nLONDON\n\n1972\n", 1821, 1881)
+    assert (dating.year, dating.confidence) == (1972, "title_page")
+    assert temporal_rule(dating, 1881, 1969) == Reject("published_after_cutoff", "1972 by title_page: 1972")
 
 
 def test_nothing_known() -> None:

@@ -43,6 +43,60 @@ def test_declared_ascii_does_not_hide_cp1252() -> None:
     assert decoded == Decoded("Character set encoding: ASCII\n\nthe friend\u2019s façade", "cp1252")
 
 
+RUSSIAN = "Инженер прошёл по длинной галерее и сосчитал лампы, которые ещё горели в темноте."
+ENGLISH = "The engineer walked through the long gallery.\n" * 40
+
+
+@pytest.mark.parametrize("encoding", ["koi8-r", "cp1251", "cp866", "iso8859-5", "mac-cyrillic"])
+@pytest.mark.parametrize("before", ["", "Character set encoding: KOI8-R\n\n", ENGLISH])
+def test_russian_is_known_by_its_letters(encoding: str, before: str) -> None:
+    text = before + RUSSIAN
+    assert decode(text.encode(encoding)) == Decoded(text, encoding)
+
+
+@pytest.mark.parametrize(
+    ("declared", "encoding", "text"),
+    [
+        ("ISO-8859-2", "iso8859-2", "Inżynier przeszedł przez długą galerię."),
+        ("ISO-8859-2", "cp1250", "\u201eInżynier\u201d przeszedł przez długą galerię."),
+        ("Windows Code Page 1250", "cp1250", "\u201eInżynier\u201d przeszedł przez długą galerię."),
+        ("CP-1250", "cp1250", "\u201eInżynier\u201d przeszedł przez długą galerię."),
+        ("ISO-8859-7", "iso8859-7", "Ο μηχανικός περπάτησε"),
+        ("Big5", "big5", "工程師走過長長的走廊"),
+        ("GB2312", "gb18030", "工程师走过长长的走廊"),
+        ("Shift-JIS", "shift_jis", "技師は長い廊下を歩いた。"),
+        ("EUC-KR", "cp949", "기술자는 긴 복도를 걸었다"),
+    ],
+)
+def test_declared_code_pages(declared: str, encoding: str, text: str) -> None:
+    text = f"Character set encoding: {declared}\n\n{text}"
+    assert decode(text.encode(encoding)) == Decoded(text, encoding)
+
+
+@pytest.mark.parametrize("declared", ["rot13", "base64", "undefined", "utf-7", "no-such-encoding", "ISO-8859-7x"])
+def test_a_declaration_that_is_no_encoding_of_text_is_ignored(declared: str) -> None:
+    text = f"Character set encoding: {declared}\n\ncafé noir"
+    assert decode(text.encode("cp1252")) == Decoded(text, "cp1252")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "cp437", "mac-roman"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Der Bär aß früh; Übermut tut selten gut. Größe, Füße, süß, Mädchen.",
+        "L'été où l'ingénieur reçut la lettre, déjà très âgé, il pleura à l'hôtel.",
+        "La mañana siguiente el señor no pidió más café.",
+    ],
+)
+def test_latin_encodings_are_known_by_their_letters(encoding: str, text: str) -> None:
+    assert decode(text.encode(encoding)) == Decoded(text, encoding)
+
+
+def test_lines_drawn_in_code_page_437_are_no_letters() -> None:
+    text = "┌" + "─" * 40 + "┐\n│ The café is closed. │\n└" + "─" * 40 + "┘\n" + ENGLISH
+    assert decode(text.encode("cp437")) == Decoded(text, "cp437")
+
+
 def test_no_normalisation() -> None:
     assert decode("e\u0301".encode()) == Decoded("e\u0301", "utf-8")
 
@@ -57,7 +111,8 @@ def test_no_normalisation() -> None:
         (b"\xef\xbb\xbf<html>", "html_page"),
         (b"PK\x03\x04\x00\x00\x00", "binary_file"),
         (b"\x01\x02\x03\x04\x05\x06" * 50, "binary_file"),
-        ("Зима была очень долгой".encode("koi8-r"), "undecodable"),
+        ("夜裡很安靜".encode("big5"), "undecodable"),
+        ("Η νύχτα ήταν ήσυχη".encode("iso8859-7"), "undecodable"),
         (b"\xff\xfeabc", "undecodable"),
     ],
 )
