@@ -30,7 +30,7 @@ COUNTED = pa.schema([CHUNKS.field(name) for name in ("book_id", "themes", "total
 SHARES = range(90, 0, -10)
 # A book has few chunks with exactly n matches: written book by book, a file would be all row groups and no rows.
 GROUP_ROWS = 4096
-COLUMNS_SHOWN = 10
+COLUMNS_SHOWN = 6  # side by side, so that a terminal of 80 columns holds them
 USED = "by this run"
 
 
