@@ -8,7 +8,7 @@ import pytest
 
 from deepred_ray.text import judging
 from deepred_ray.text.judging import Item, Judgement
-from deepred_ray.text.themes import Matcher, parse_lexicon
+from deepred_ray.theme import Theme
 
 NEUTRAL = """\
 Mars is the fourth planet from the Sun and has two small moons. Missions to Mars aim to study its geology, climate and
@@ -264,11 +264,11 @@ def _texts(block: str) -> list[str]:
 
 THEME = resources.files("deepred_ray") / "data" / "themes" / "deepred"
 RULES = judging.parse_style((THEME / "style.toml").read_text(encoding="utf-8"))
-MATCHER = Matcher(parse_lexicon((THEME / "lexicon.tsv").read_text(encoding="utf-8")))
+SCORER = Theme.find("deepred").scorer
 
 
 def _style(answer: str) -> Judgement:
-    return judging.judge_style(answer, MATCHER.counts(answer), RULES)
+    return judging.judge_style(answer, SCORER.counts(answer), RULES)
 
 
 def _share(answers: list[str]) -> float:
