@@ -147,7 +147,7 @@ def status_and_logs(job_server: str, name: str) -> tuple[str, str]:
 def test_a_job_runs_the_submitted_code_and_makes_its_table(job_server: str, working_dir: Path, tmp_path: Path) -> None:
     write_config(working_dir, tmp_path / "runs", "sample")
     with (working_dir / "deepred_ray" / "stages" / "acquire.py").open("a") as file:
-        file.write(f"\nPath({str(tmp_path / 'where')!r}).write_text(__file__)\n")
+        file.write(f"\nimport pathlib\n\npathlib.Path({str(tmp_path / 'where')!r}).write_text(__file__)\n")
     done = submit(job_server, working_dir, "books", "python", "jobs/acquire.py", "--config", "test.toml")
     status, logs = status_and_logs(job_server, "books")
     assert (status, done.returncode) == ("SUCCEEDED", 0), logs

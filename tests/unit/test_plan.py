@@ -6,6 +6,8 @@ import hashlib
 import io
 import json
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -213,9 +215,13 @@ def test_ids_and_priority_need_no_catalogue_and_the_others_do(served: Served, ru
 # --- the plan
 
 
+def plan_words(served: Served, tmp_path: Path, *words: str) -> list[str]:
+    root = str(tmp_path / "runs")
+    return ["acquire", "--plan", "--mirror", served.base, "--delay", "0", "--data-root", root, "--run", "r", *words]
+
+
 def plan(served: Served, tmp_path: Path, *words: str) -> int:
-    words = ("--mirror", served.base, "--delay", "0", "--data-root", str(tmp_path / "runs"), "--run", "r", *words)
-    return main(["acquire", "--plan", *words])
+    return main(plan_words(served, tmp_path, *words))
 
 
 def test_the_plan_shows_books_and_reasons_and_fetches_the_catalogue_alone(
@@ -281,9 +287,9 @@ def test_a_plan_is_refused_where_acquire_would_be(
     assert served.asked == []
 
 
-def test_planning_starts_no_ray(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import ray
-
-    monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("Ray was started"))
-    assert plan(served, tmp_path, "--ids", "5") == 0
-    assert not ray.is_initialized()
+def test_planning_does_not_even_import_ray(served: Served, tmp_path: Path) -> None:
+    words = plan_words(served, tmp_path, "--ids", "5")
+    code = f"import sys; from deepred_ray.cli import main; sys.exit(main({words!r}) or 'ray' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "1 of 1 books to fetch" in done.stdout

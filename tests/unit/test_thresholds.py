@@ -250,7 +250,10 @@ def test_the_screen_has_the_tables_and_says_what_they_count(tmp_path: Path, caps
 def test_many_columns_are_several_tables(capsys: pytest.CaptureFixture[str]) -> None:
     theme_sheet(tally_of(*BOOKS.values()), range(0, 12)).show()
     heads = [line.strip("┃").split("┃") for line in capsys.readouterr().out.splitlines() if line.startswith("┃")]
-    assert [[cell.strip() for cell in head] for head in heads] == [["theme", *map(str, range(6))], ["theme", *map(str, range(6, 12))]]
+    assert [[cell.strip() for cell in head] for head in heads] == [
+        ["theme", *map(str, range(6))],
+        ["theme", *map(str, range(6, 12))],
+    ]
 
 
 @pytest.mark.parametrize(("least", "most"), [(3, 2), (-1, 4), (-3, -2)])
