@@ -164,10 +164,15 @@ def read_book(row: Row, wanted_language: str, rule: DatingRule) -> Row:
     }
     outcome = Reject(row["problem"], row["url"]) if row["problem"] else open_book(row["raw"], wish, wanted_language, rule)
     if isinstance(outcome, Reject):
-        head = row["raw"][: 4 * QUARANTINED_CHARS].decode("utf-8", "replace")[:QUARANTINED_CHARS]
         detail = f"{wish['title']}: {outcome.detail}" if wish["title"] else outcome.detail
-        return book | {"reason": outcome.reason, "detail": detail, "raw": head or None}
+        return book | {"reason": outcome.reason, "detail": detail, "raw": quarantined(row["raw"])}
     return book | outcome
+
+
+def quarantined(raw: bytes) -> str | None:
+    """The head of what came instead of a book, as a person can read it."""
+    head = raw[: 4 * QUARANTINED_CHARS].decode("utf-8", "replace")[:QUARANTINED_CHARS]
+    return (raw[:QUARANTINED_CHARS].decode("cp1252", "replace") if "\ufffd" in head else head) or None
 
 
 def open_book(raw: bytes, wish: dict[str, Any], wanted_language: str, rule: DatingRule) -> Row | Reject:

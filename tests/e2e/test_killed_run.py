@@ -72,7 +72,7 @@ def kill_when(process: subprocess.Popen[bytes], reached: Callable[[], bool]) -> 
     family = children.children(recursive=True)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    _, alive = psutil.wait_procs(family, timeout=60)
+    _, alive = psutil.wait_procs(family, timeout=150)  # Ray's agents notice after a minute that their raylet is gone
     assert not [child.cmdline() for child in alive], "the dead driver left processes behind"
 
 
