@@ -5,6 +5,7 @@ import json
 import random
 import shutil
 import tracemalloc
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,10 @@ def test_a_book_that_fails_goes_behind_the_others(tmp_path: Path, configure: Con
     with FaultyMirror(tmp_path / "mirror", broken={places[1]: fetch.TRIES_A_ROUND}) as mirror:
         config = configure(acquire={"mirror": mirror.base, "ids": ids, "retries": fetch.TRIES_A_ROUND})
         assert acquired(config).kept == 6
-        assert mirror.books_asked() == [places[0], *[places[1]] * fetch.TRIES_A_ROUND, *places[2:], places[1]]
+        # In the first round Ray Data may take the books in another order.
+        *first, last = mirror.books_asked()
+        assert last == places[1]
+        assert Counter(first) == Counter(places) + Counter({places[1]: fetch.TRIES_A_ROUND - 1})
 
 
 def test_what_came_instead_of_a_book_is_quarantined(tmp_path: Path, configure: Configure) -> None:
