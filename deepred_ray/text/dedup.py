@@ -117,6 +117,25 @@ class NearDuplicates:
         if values.shape != (PERMUTATIONS,):
             raise ValueError(f"signature has shape {values.shape}, expected ({PERMUTATIONS},)")
         places = self._places(values)
+        twin = self._twin(values, places)
+        if twin is None:
+            self._remember(key, values, places)
+        return twin
+
+    def keep(self, key: str, text: str) -> str | None:
+        """Do what `add` does, but index the text even if it is a twin."""
+        values = signature(text)
+        places = self._places(values)
+        twin = self._twin(values, places)
+        self._remember(key, values, places)
+        return twin
+
+    def find(self, text: str) -> str | None:
+        """Return the key of the text that this one repeats, or None; nothing is indexed."""
+        values = signature(text)
+        return self._twin(values, self._places(values))
+
+    def _twin(self, values: NDArray[np.uint32], places: NDArray[np.int64]) -> str | None:
         numbers = self._buckets[self._each_band, places]
         if numbers.any():
             candidates = np.unique(numbers[numbers > 0]) - 1
@@ -124,7 +143,6 @@ class NearDuplicates:
             best = agreement.argmax()
             if agreement[best] >= self.threshold:
                 return self._keys[int(candidates[best])]
-        self._remember(key, values, places)
         return None
 
     def _remember(self, key: str, values: NDArray[np.uint32], places: NDArray[np.int64]) -> None:
