@@ -12,7 +12,8 @@ from deepred_ray.errors import InputError
 from deepred_ray.text.anachronism import Gate, parse_terms
 from deepred_ray.text.judging import Item, StyleRules, parse_items, parse_style
 from deepred_ray.text.personas import Component, Persona, parse_components, parse_personas
-from deepred_ray.text.prompts import Axes, Exchange, Question, parse_axes, parse_openings, parse_questions, parse_voice
+from deepred_ray.text.phrasebook import Phrasebook, parse_axes, parse_openings, parse_questions, parse_requests, parse_voice
+from deepred_ray.text.rubric import Axis, parse_rubric
 from deepred_ray.text.selection import Category, Work, parse_categories, parse_works
 from deepred_ray.text.themes import Scorer, parse_lexicon
 
@@ -22,16 +23,24 @@ STAGE_FILES: Mapping[str, tuple[str, ...]] = {
     "acquire": ("theme.toml", "priority_works.tsv", "subjects.txt", "categories.toml"),
     "corpus": ("lexicon.tsv", "relevance.toml"),
     "synthesize": (
+        "theme.toml",
         "components.toml",
         "personas.toml",
         "axes.toml",
+        "requests.toml",
+        "rubric.toml",
         "voice.jsonl",
         "questions.tsv",
+        "frames.txt",
+        "followups.txt",
         "topics.txt",
         "openings.toml",
+        "lexicon.tsv",
+        "common.txt",
         "anachronisms.tsv",
+        "evaluation.jsonl",
     ),
-    "evaluate": ("evaluation.jsonl", "style.toml", "anachronisms.tsv"),
+    "evaluate": ("evaluation.jsonl", "style.toml", "lexicon.tsv", "relevance.toml", "anachronisms.tsv"),
 }
 
 
@@ -57,6 +66,10 @@ class Theme:
         except OSError as error:
             raise InputError(f"theme {self.folder.name}: {file}: {error.strerror or error}") from error
 
+    def lines(self, file: str) -> tuple[str, ...]:
+        """The lines of a file that are not empty."""
+        return tuple(line for line in self.read(file).split("\n") if line)
+
     @cached_property
     def facts(self) -> dict[str, Any]:
         return tomllib.loads(self.read("theme.toml"))
@@ -77,11 +90,15 @@ class Theme:
     @cached_property
     def subjects(self) -> tuple[str, ...]:
         """Subject headings of the extended corpus."""
-        return tuple(line for line in self.read("subjects.txt").splitlines() if line)
+        return self.lines("subjects.txt")
 
     @cached_property
     def scorer(self) -> Scorer:
         return Scorer(parse_lexicon(self.read("lexicon.tsv")), tomllib.loads(self.read("relevance.toml")))
+
+    def keywords_in(self, text: str) -> set[str]:
+        """The plan's keywords in a text, of all themes."""
+        return {word for words in self.scorer.hits(text).values() for word in words}
 
     @cached_property
     def personas(self) -> dict[str, Persona]:
@@ -92,25 +109,29 @@ class Theme:
         return parse_components(self.read("components.toml"), self.personas)
 
     @cached_property
-    def axes(self) -> Axes:
-        return parse_axes(self.read("axes.toml"))
+    def phrasebook(self) -> Phrasebook:
+        return Phrasebook(
+            personas=self.personas,
+            axes=parse_axes(self.read("axes.toml")),
+            voice=parse_voice(self.read("voice.jsonl"), self.personas),
+            questions=parse_questions(self.read("questions.tsv")),
+            frames=self.lines("frames.txt"),
+            followups=self.lines("followups.txt"),
+            topics=frozenset(self.lines("topics.txt")),
+            openings=parse_openings(self.read("openings.toml")),
+            requests=parse_requests(self.read("requests.toml")),
+            common=self.common,
+        )
 
     @cached_property
-    def voice(self) -> tuple[Exchange, ...]:
-        return parse_voice(self.read("voice.jsonl"), self.personas)
+    def common(self) -> frozenset[str]:
+        """Stems that stand in so many old passages that they do not show which one a text is from."""
+        return frozenset(self.lines("common.txt"))
 
-    @cached_property
-    def questions(self) -> tuple[Question, ...]:
-        return parse_questions(self.read("questions.tsv"))
-
-    @cached_property
-    def topics(self) -> frozenset[str]:
-        """Keywords that can stand as the topic of a question."""
-        return frozenset(self.read("topics.txt").split("\n")) - {""}
-
-    @cached_property
-    def openings(self) -> dict[str, tuple[str, ...]]:
-        return parse_openings(self.read("openings.toml"))
+    @property
+    def unspoken(self) -> tuple[str, ...]:
+        """Words that the persona never says, which an engine can be kept from."""
+        return tuple(self.facts["identity"].get("unspoken", ()))
 
     @cached_property
     def era(self) -> Gate:
@@ -119,6 +140,11 @@ class Theme:
     @cached_property
     def style(self) -> StyleRules:
         return parse_style(self.read("style.toml"))
+
+    @cached_property
+    def rubric(self) -> tuple[Axis, ...]:
+        """What a judge model scores by."""
+        return parse_rubric(self.read("rubric.toml"))
 
     @cached_property
     def evaluation(self) -> tuple[Item, ...]:

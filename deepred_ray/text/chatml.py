@@ -1,54 +1,36 @@
-"""A model's reply becomes a question and an answer, or a named reason for rejecting it. Never a default."""
+"""A model's reply becomes turns of a conversation, or a named reason for rejecting it. Never a default."""
 
 import json
 import re
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 
-from deepred_ray.text.dedup import normalise
-from deepred_ray.text.prompts import PASSAGE_MARK, Prompt
+from deepred_ray.text.prompts import Turn, turn_keys
 from deepred_ray.text.reject import Reject
 
-COPY_WORDS = 8
-"""A run of this many words that stands in a source counts as copied."""
-LEAST_COLLECTIVE = 2
-LEAST_THEME_HITS = 2
-MARKUP = re.compile(r"<\|?\w+\|?>|\|im_(?:start|end)\||```|^#+ |\*\*|^\s*(?:user|assistant|system)\s*:?\s*$|https?://", re.M | re.I)
-META = re.compile(
-    r"\bas an? (?:ai|artificial intelligence|language model)\b|\blanguage model\b|\bi am an ai\b|\bchatbot\b"
-    r"|\bhugging ?face\b|\bsmollm\b|\bopenai\b|\bthe (?:passage|text|excerpt|archive says|user|prompt|author|narrator|reader)\b"
-    r"|\bi(?:'m| am) sorry\b"
-    r"|\bi can(?:'t|not) (?:assist|help)\b|\bhow (?:can|may) i (?:help|assist)\b|\bsure[,!] here\b"
-    r"|\bjson\b|\brole-?play\b|\bfictional\b",
-    re.I,
-)
-FIRST_PERSON = re.compile(r"\b(?:I|I'm|I've|I'll|my|me|myself)\b")
-COLLECTIVE = re.compile(r"\b(?:we|our|ours|us|ourselves|together|comrades?|collective|people|citizens)\b", re.I)
-SENTENCE_END = re.compile(r"[.!?…][\"'”’)]?$")
-WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
+FAILED = {"error": "engine_error", "crash": "engine_crash"}
+"""Finish reasons of a reply that is no reply: the engine refused the request, or died of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Checks:
-    """What the validators measure against. `era` is the temporal gate, `theme_hits` counts a text's theme keywords."""
-
-    answer_chars: tuple[int, int]
-    era: Callable[[str], Reject | None]
-    theme_hits: Callable[[str], Mapping[str, int]]
-    forbidden: frozenset[str]  # normalised questions of the evaluation, which no example may ask
+def refused(reply: str, finish_reason: str) -> Reject | None:
+    """Why there is nothing to parse, by either contract."""
+    if reason := FAILED.get(finish_reason):
+        return Reject(reason, reply[:200])
+    return None if reply.strip() else Reject("empty")
 
 
-def parse_reply(reply: str, finish_reason: str, prompt: Prompt) -> tuple[str, str] | Reject:
-    """Question and answer out of a reply, by the contract of its prompt."""
-    if finish_reason == "error":
-        return Reject("engine_error", reply[:200])
-    if not reply.strip():
-        return Reject("empty")
-    if prompt.question is not None:
-        # Past its first paragraph a small model starts over.
-        paragraph, *more = (prompt.opening + reply).strip().split("\n\n")
-        answer = whole_sentences(paragraph) if finish_reason == "length" and not more else paragraph
-        return (prompt.question, answer) if answer else Reject("truncated", "no sentence ends before the token limit")
+def parse_answer(reply: str, finish_reason: str, opening: str) -> str | Reject:
+    """The answer by the plain contract: its first paragraph up to its last whole sentence."""
+    if reject := refused(reply, finish_reason):
+        return reject
+    # Past its first paragraph a small model starts over.
+    paragraph, *more = (opening + reply).strip().split("\n\n")
+    answer = whole_sentences(paragraph) if finish_reason == "length" and not more else paragraph
+    return answer or Reject("truncated", "no sentence ends before the token limit")
+
+
+def parse_conversation(reply: str, finish_reason: str, turns: int) -> list[Turn] | Reject:
+    """The conversation by the json contract, of exactly so many turns."""
+    if reject := refused(reply, finish_reason):
+        return reject
     if finish_reason != "stop":
         return Reject("truncated", f"finish reason {finish_reason}")
     try:
@@ -56,60 +38,14 @@ def parse_reply(reply: str, finish_reason: str, prompt: Prompt) -> tuple[str, st
         json.dumps(parsed, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but no text
     except (ValueError, RecursionError) as error:
         return Reject("malformed_json", str(error))
-    if not isinstance(parsed, dict) or not all(isinstance(parsed.get(key), str) for key in ("question", "answer")):
-        return Reject("malformed_json", "no question and answer strings")
-    return parsed["question"].strip(), parsed["answer"].strip()
+    keys = turn_keys(turns)
+    wanted = [key for turn in keys for key in turn]
+    if not isinstance(parsed, dict) or not all(isinstance(parsed.get(key), str) for key in wanted):
+        return Reject("malformed_json", f"without the strings {', '.join(wanted)}")
+    return [Turn(parsed[question].strip(), parsed[answer].strip()) for question, answer in keys]
 
 
 def whole_sentences(text: str) -> str:
     """The text up to its last complete sentence; empty if none is complete."""
     ends = [match.end() for match in re.finditer(r"[.!?…][\"”’]?(?=\s)", text)]
     return text[: ends[-1]] if ends else ""
-
-
-def judge(question: str, answer: str, passage: str, prompt: Prompt, checks: Checks) -> Reject | None:
-    """The first reason why this exchange is no example, or None. The order is from cheap and gross to fine."""
-    low, high = checks.answer_chars
-    if not low <= len(answer) <= high:
-        return Reject("answer_length", f"{len(answer)} characters, {low} to {high} wanted")
-    if not 8 <= len(question) <= 400:
-        return Reject("question_length", f"{len(question)} characters")
-    for text in (question, answer):
-        if found := MARKUP.search(text):
-            return Reject("markup", found[0])
-        if found := META.search(text):
-            return Reject("meta_talk", found[0])
-    if PASSAGE_MARK in answer or not SENTENCE_END.search(answer):
-        return Reject("unfinished", answer[-40:])
-    if not is_latin(answer):
-        return Reject("language", "letters outside the Latin alphabet")
-    words = [word.lower() for word in WORD.findall(answer)]
-    if repeats(words):
-        return Reject("repetitive", "few distinct words")
-    if found := FIRST_PERSON.search(answer):
-        return Reject("out_of_character", f"speaks as {found[0]}")
-    if len(COLLECTIVE.findall(answer)) < LEAST_COLLECTIVE:
-        return Reject("out_of_character", "does not speak for the collective")
-    grams = ngrams(words)
-    for name, source in (("passage", passage), *(("exemplar", shot) for shot in prompt.shots)):
-        if shared := grams & ngrams([word.lower() for word in WORD.findall(source)]):
-            return Reject("copied", f"{name}: {' '.join(min(shared))}")
-    if sum(checks.theme_hits(answer).values()) < LEAST_THEME_HITS:
-        return Reject("off_theme", f"fewer than {LEAST_THEME_HITS} keyword hits")
-    if normalise(question) in checks.forbidden:
-        return Reject("evaluation_overlap", question)
-    return checks.era(f"{question}\n{answer}")
-
-
-def is_latin(text: str) -> bool:
-    letters = [char for char in text if char.isalpha()]
-    return bool(letters) and all(ord(char) < 0x250 for char in letters)
-
-
-def repeats(words: Collection[str]) -> bool:
-    """Whether a text turns in circles: under half of its words are distinct, where 45 to 90 words have over 60 %."""
-    return len(words) > 20 and len(set(words)) < 0.5 * len(words)
-
-
-def ngrams(words: list[str], n: int = COPY_WORDS) -> set[tuple[str, ...]]:
-    return {tuple(words[i : i + n]) for i in range(len(words) - n + 1)}

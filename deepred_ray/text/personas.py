@@ -8,6 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+AT_RANDOM = 0.25
+"""Share of the slots whose persona is drawn at random, so that a persona does not only meet its own themes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Persona:
@@ -22,33 +25,40 @@ class Persona:
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """`share` of all examples, from passages with one of `themes` (any, if empty), spoken by personas of `groups`."""
+    """`share` of all examples, from passages with one of `themes` (any, if empty) or of the extra `sources`, spoken by personas
+    of `groups`."""
 
     id: str
     share: float
     themes: frozenset[str]
     groups: frozenset[str]
+    sources: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One example to be made. Its id is the component and a number, whatever attempt fills it."""
+    """One example to be made. Its id is the component and a number, whatever attempt fills it.
+
+    `source` is the kind of source that the passage is from, books or an extra one, or "none" where there is no passage.
+    """
 
     example_id: str
     component: str
     number: int
-    chunk_id: str
+    source: str
+    chunk_id: str | None
     persona: str
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """What planning needs to know of a passage: `themes` maps theme to distinct keyword hits."""
+    """What planning needs to know of a passage: `weights` maps theme to the weight of the lexicon's terms in it."""
 
     chunk_id: str
     book_id: str
+    source: str
     score: float
-    themes: Mapping[str, int]
+    weights: Mapping[str, float]
 
 
 def parse_personas(toml: str) -> dict[str, Persona]:
@@ -70,7 +80,13 @@ def parse_personas(toml: str) -> dict[str, Persona]:
 def parse_components(toml: str, personas: Mapping[str, Persona]) -> tuple[Component, ...]:
     """Raises ValueError unless the shares add up to 1 and every component has a persona."""
     components = tuple(
-        Component(entry["id"], float(entry["share"]), frozenset(entry["themes"]), frozenset(entry["groups"]))
+        Component(
+            entry["id"],
+            float(entry["share"]),
+            frozenset(entry["themes"]),
+            frozenset(entry["groups"]),
+            frozenset(entry.get("sources", ())),
+        )
         for entry in tomllib.loads(toml)["component"]
     )
     if abs(sum(component.share for component in components) - 1) > 1e-9:
@@ -94,15 +110,45 @@ def apportion(components: Sequence[Component], n: int) -> list[str]:
     return order
 
 
-def best_passages(passages: Sequence[Passage], limit: int | None) -> list[Passage]:
-    """The best scored passage of each book, then the second best of each, and so on, up to `limit`."""
+def best_passages(passages: Iterable[Passage], limit: int | None, themes: frozenset[str] = frozenset()) -> list[Passage]:
+    """The best passage of each book, then the second best of each, and so on, up to `limit`: by score, or by the weight of
+    `themes` where some are named."""
+
+    def merit(passage: Passage) -> float:
+        return sum(passage.weights.get(theme, 0.0) for theme in sorted(themes)) if themes else passage.score
+
     rank: Counter[str] = Counter()
     ranked = []
-    for passage in sorted(passages, key=lambda p: (-p.score, p.chunk_id)):
-        ranked.append((rank[passage.book_id], -passage.score, passage.chunk_id, passage))
+    for worth, passage in sorted(((merit(p), p) for p in passages), key=lambda item: (-item[0], item[1].chunk_id)):
+        ranked.append((rank[passage.book_id], -worth, passage.chunk_id, passage))
         rank[passage.book_id] += 1
     ranked.sort(key=lambda item: item[:3])
     return [passage for *_, passage in ranked[:limit]]
+
+
+class Supply:
+    """Passages for the slots of one component, each for `per_passage` slots in a row; those of extra sources take turns with
+    those of books, as long as there are any."""
+
+    def __init__(self, component: Component, passages: Sequence[Passage], per_passage: int) -> None:
+        books = [p for p in passages if p.source == "books" and (not component.themes or component.themes & p.weights.keys())]
+        extra = [p for p in passages if p.source in component.sources]
+        self.queues = [best_passages(books, None, component.themes), best_passages(extra, None)]
+        self.places = [0, 0]
+        self.component = component.id
+        self.per_passage = per_passage
+
+    def take(self, number: int, used: Counter[str], owner: dict[str, str]) -> Passage | None:
+        """A passage for the slot of this number that no other component has, or None if all are used up."""
+        first = number // self.per_passage % 2
+        for queue in (first, 1 - first):
+            passages = self.queues[queue]
+            while self.places[queue] < len(passages):
+                passage = passages[self.places[queue]]
+                if used[passage.chunk_id] < self.per_passage and owner.get(passage.chunk_id, self.component) == self.component:
+                    return passage
+                self.places[queue] += 1
+        return None
 
 
 def plan_slots(
@@ -111,64 +157,100 @@ def plan_slots(
     personas: Mapping[str, Persona],
     n: int,
     planned: Sequence[Slot] = (),
+    *,
+    per_passage: int = 2,
+    gap_filling: bool = True,
 ) -> list[Slot]:
-    """The slots that `planned` lacks to be `n`, each with the least used fitting passage.
+    """The slots that `planned` lacks to be `n`, with passages that suit their components, and personas by their quotas.
 
-    A function of its arguments alone. Components without a fitting passage take any.
+    A function of its arguments alone, whatever the order of the passages. When a component's passages are used up, its other
+    slots have none, or without `gap_filling` the passages that are used least, of any theme.
     """
-    used = Counter(slot.chunk_id for slot in planned)
     have = {slot.example_id for slot in planned}
-    order = {passage.chunk_id: position for position, passage in enumerate(passages)}
-    by_id = {passage.chunk_id: passage for passage in passages}
-    queues: dict[str, list[tuple[int, int, str]]] = {}
-    for component in components:
-        fitting = [p for p in passages if not component.themes or component.themes & p.themes.keys()] or list(passages)
-        queues[component.id] = [(used[p.chunk_id], order[p.chunk_id], p.chunk_id) for p in fitting]
-        heapq.heapify(queues[component.id])
-    by_component = {component.id: component for component in components}
+    used = Counter(slot.chunk_id for slot in planned if slot.chunk_id)
+    owner = {slot.chunk_id: slot.component for slot in planned if slot.chunk_id}
+    supplies = {component.id: Supply(component, passages, per_passage) for component in components}
+    casts = {component.id: Cast(component, personas) for component in components}
+    for slot in planned:
+        casts[slot.component].count(slot.persona)
+    spare = [] if gap_filling else [(used[p.chunk_id], place, p) for place, p in enumerate(best_passages(passages, None))]
+    heapq.heapify(spare)
     numbers: Counter[str] = Counter()
     slots = []
-    for component_id in apportion(components, n):
-        number = numbers[component_id]
-        numbers[component_id] += 1
-        example_id = f"{component_id}-{number:06d}"
+    for component in apportion(components, n):
+        number = numbers[component]
+        numbers[component] += 1
+        example_id = f"{component}-{number:06d}"
         if example_id in have:
             continue
-        chunk_id = take_least_used(queues[component_id], used)
-        persona = draw_persona(example_id, by_component[component_id], by_id[chunk_id].themes, personas)
-        slots.append(Slot(example_id, component_id, number, chunk_id, persona))
+        passage = supplies[component].take(number, used, owner)
+        if passage is None and spare:
+            passage = take_least_used(spare, used)
+        if passage:
+            used[passage.chunk_id] += 1
+            owner[passage.chunk_id] = component
+        persona = casts[component].draw(example_id, passage.weights if passage else {})
+        slots.append(
+            Slot(
+                example_id, component, number, passage.source if passage else "none", passage.chunk_id if passage else None, persona
+            )
+        )
     return slots
 
 
-def take_least_used(queue: list[tuple[int, int, str]], used: Counter[str]) -> str:
-    """Pop until an entry's count is current (another component may have used it since), count it and put it back."""
+def take_least_used(spare: list[tuple[int, int, Passage]], used: Counter[str]) -> Passage:
+    """The passage with the least use, of a heap by use and place; a use that is out of date is put right on the way."""
     while True:
-        count, order, chunk_id = heapq.heappop(queue)
-        if count != used[chunk_id]:
-            heapq.heappush(queue, (used[chunk_id], order, chunk_id))
-            continue
-        used[chunk_id] += 1
-        heapq.heappush(queue, (used[chunk_id], order, chunk_id))
-        return chunk_id
+        count, place, passage = spare[0]
+        if count == used[passage.chunk_id]:
+            return passage
+        heapq.heapreplace(spare, (used[passage.chunk_id], place, passage))
 
 
-def draw_persona(example_id: str, component: Component, themes: Iterable[str], personas: Mapping[str, Persona]) -> str:
-    """A persona of the component's groups, by weight times one plus the themes it shares with the passage."""
-    present = set(themes)
-    fitting = [persona for persona in personas.values() if persona.group in component.groups]
-    weights = [persona.weight * (1 + len(persona.themes & present)) for persona in fitting]
-    return random.Random(example_id).choices(fitting, weights)[0].id
+class Cast:
+    """The personas of a component, each with a quota: its weight's share of the slots, to within two at any length."""
+
+    def __init__(self, component: Component, personas: Mapping[str, Persona]) -> None:
+        self.personas = [persona for persona in personas.values() if persona.group in component.groups]
+        total = sum(persona.weight for persona in self.personas)
+        self.shares = {persona.id: persona.weight / total for persona in self.personas}
+        self.counts: Counter[str] = Counter()
+
+    def count(self, persona: str) -> None:
+        self.counts[persona] += 1
+
+    def draw(self, example_id: str, weights: Mapping[str, float]) -> str:
+        """Whoever is overdue; else of those who are due the one who suits the passage, or, for one slot of four, anyone."""
+        rng = random.Random(example_id)
+        position = self.counts.total() + 1
+        due = {name: share * position - self.counts[name] for name, share in self.shares.items()}
+        chosen = max(due, key=lambda name: due[name])
+        if due[chosen] < 1:
+            ready = [persona for persona in self.personas if due[persona.id] >= 0]
+            if rng.random() < AT_RANDOM:
+                chosen = rng.choice(ready).id
+            else:
+                chosen = max(ready, key=lambda persona: (suits(persona, weights), due[persona.id])).id
+        self.count(chosen)
+        return chosen
+
+
+def suits(persona: Persona, weights: Mapping[str, float]) -> float:
+    """How much of a passage is on a persona's themes: their share of the weight of all its themes."""
+    total = sum(weights.values())
+    return sum(weight for theme, weight in weights.items() if theme in persona.themes) / total if total else 0.0
 
 
 def slots_as_rows(slots: Sequence[Slot], book_of: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Rows of the slots table; `book_of` maps chunk_id to book_id."""
+    """Rows of the slots table; `book_of` maps chunk_id to book_id. A slot without a passage is a work of its own."""
     return [
         {
             "example_id": slot.example_id,
             "component": slot.component,
             "number": slot.number,
+            "source": slot.source,
             "chunk_id": slot.chunk_id,
-            "book_id": book_of[slot.chunk_id],
+            "book_id": book_of[slot.chunk_id] if slot.chunk_id else slot.example_id,
             "persona": slot.persona,
         }
         for slot in slots

@@ -1,138 +1,88 @@
 """A passage, a persona and sampled axes become chat messages, by one of two reply contracts.
 
-`json`: the model writes question and answer as one JSON object, by a schema that the engine enforces.
-`plain`: question and opening words are drawn from the theme's banks and the model only goes on, for models too small for JSON.
+`json`: the model writes the whole conversation as one JSON object, by a schema that the engine enforces.
+`plain`: questions and opening words are drawn from the theme's banks and the model only goes on, one answer a request, for models
+too small for JSON.
 Everything that varies is drawn from a generator seeded by the example id and the attempt, never from the model.
 """
 
 import json
 import random
-import tomllib
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+from deepred_ray.text.grounding import things
 from deepred_ray.text.personas import Persona, Slot
+from deepred_ray.text.phrasebook import ANY, Exchange, Phrasebook, Question
 
 Contract = Literal["plain", "json"]
 SHOTS = 3
-PLAIN_TOKENS = 72
-"""A small model keeps to its point for two or three sentences."""
-PASSAGE_MARK = "From the archive of Earth:"
+JSON_TOKENS = 120
+"""Tokens of a turn of JSON beside its answer: the question, keys and braces."""
+FRAMED = 0.5
+"""Share of plain questions on a passage that name a thing of it in a sentence before them."""
+INTRODUCED = 0.25
+"""Share of plain conversations whose asker says who is asking."""
 
 
-@dataclass(frozen=True, slots=True)
-class Length:
-    """`words` bounds an answer; `max_tokens` leaves room for its last sentence."""
+class Turn(NamedTuple):
+    """One question and its answer."""
 
-    name: str
-    words: tuple[int, int]
-    max_tokens: int
-    weight: float
-
-
-@dataclass(frozen=True, slots=True)
-class Axes:
-    """What is sampled outside the model so that examples differ."""
-
-    askers: tuple[str, ...]
-    intents: tuple[str, ...]
-    tones: tuple[str, ...]
-    lengths: tuple[Length, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """An exemplary question and answer of the theme's voice."""
-
-    persona: str
-    themes: frozenset[str]
     question: str
     answer: str
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A question of the bank; `{topic}` in it stands for a keyword of the passage."""
-
-    themes: frozenset[str]
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """What is sent to the engine for one attempt, and what its example will carry.
 
-    `question` is None where the model writes it; `opening` begins the answer, and the model goes on from there. `shots` are
-    the answers shown, which a reply must not copy.
+    `questions` and the `openings` of their answers are those of the turns, or empty where the model writes the conversation by
+    `request` and `schema`. `max_tokens` bounds each reply. `shots` are the answers shown, which a reply must not copy.
     """
 
     system: str
-    question: str | None
-    opening: str
-    messages: list[dict[str, str]]
+    turns: int
+    questions: tuple[str, ...]
+    openings: tuple[str, ...]
+    request: str
     schema: str | None
     max_tokens: int
     axes: dict[str, str]
     shots: tuple[str, ...]
 
-
-def parse_axes(toml: str) -> Axes:
-    entry = tomllib.loads(toml)
-    lengths = tuple(
-        Length(length["name"], (length["words"][0], length["words"][1]), length["max_tokens"], float(length["weight"]))
-        for length in entry["length"]
-    )
-    return Axes(tuple(entry["asker"]), tuple(entry["intent"]), tuple(entry["tone"]), lengths)
+    def messages(self, said: Sequence[Turn] = ()) -> list[dict[str, str]]:
+        """The request that follows the turns `said`."""
+        asked = self.questions[len(said)] if self.questions else self.request
+        return [*as_messages(self.system, said), {"role": "user", "content": asked}]
 
 
-def parse_voice(jsonl: str, personas: Mapping[str, Persona]) -> tuple[Exchange, ...]:
-    """Raises ValueError naming the line that is no exchange of a known persona."""
-    exchanges = []
-    for number, line in enumerate(jsonl.splitlines(), 1):
-        try:
-            row = json.loads(line)
-            exchange = Exchange(row["persona"], frozenset(row["themes"]), row["question"], row["answer"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"voice.jsonl, line {number}: {error!r}") from error
-        if exchange.persona not in personas:
-            raise ValueError(f"voice.jsonl, line {number}: unknown persona {exchange.persona!r}")
-        exchanges.append(exchange)
-    return tuple(exchanges)
+def as_messages(system: str, turns: Sequence[Turn]) -> list[dict[str, str]]:
+    """A conversation as ChatML messages."""
+    messages = [{"role": "system", "content": system}]
+    for turn in turns:
+        messages += [{"role": "user", "content": turn.question}, {"role": "assistant", "content": turn.answer}]
+    return messages
 
 
-def parse_questions(tsv: str) -> tuple[Question, ...]:
-    """Raises ValueError naming the line that has not two columns."""
-    questions = []
-    for number, line in enumerate(tsv.splitlines()[1:], 2):
-        themes, tab, text = line.partition("\t")
-        if not tab or not text:
-            raise ValueError(f"questions.tsv, line {number}: expected themes, a tab and a question")
-        questions.append(Question(frozenset(themes.split(",")), text))
-    return tuple(questions)
+def as_turns(messages: Sequence[Mapping[str, str]]) -> list[Turn]:
+    """The turns of ChatML messages that `as_messages` made."""
+    said = [message["content"] for message in messages[1:]]
+    return [Turn(question, answer) for question, answer in zip(said[::2], said[1::2], strict=True)]
 
 
-def parse_openings(toml: str) -> dict[str, tuple[str, ...]]:
-    """Openings by persona group, and under `any`. Raises ValueError if there is none for any."""
-    openings = {group: tuple(entries) for group, entries in tomllib.loads(toml).items()}
-    if not openings.get("any"):
-        raise ValueError("openings.toml: `any` is missing or empty")
-    return openings
+def turn_keys(turns: int) -> list[Turn]:
+    """The keys of question and answer of each turn in a reply by the json contract."""
+    return [Turn(f"question{number}", f"answer{number}") for number in ("", *range(2, turns + 1))]
 
 
-def reply_schema(answer_chars: tuple[int, int]) -> str:
+def reply_schema(answer_chars: tuple[int, int], turns: int = 1) -> str:
     """JSON schema of a reply. The strings are bounded, so that a model that rambles ends in valid JSON."""
-    return json.dumps(
-        {
-            "type": "object",
-            "properties": {
-                "question": {"type": "string", "minLength": 12, "maxLength": 240},
-                "answer": {"type": "string", "minLength": answer_chars[0], "maxLength": answer_chars[1]},
-            },
-            "required": ["question", "answer"],
-            "additionalProperties": False,
-        }
-    )
+    properties: dict[str, Any] = {}
+    for question, answer in turn_keys(turns):
+        properties[question] = {"type": "string", "minLength": 12, "maxLength": 240}
+        properties[answer] = {"type": "string", "minLength": answer_chars[0], "maxLength": answer_chars[1]}
+    return json.dumps({"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False})
 
 
 def cut_passage(text: str, limit: int) -> str:
@@ -147,43 +97,75 @@ def cut_passage(text: str, limit: int) -> str:
 def build(
     slot: Slot,
     attempt: int,
-    passage: str,
+    passage: str | None,
     hits: Mapping[str, Sequence[str]],
+    book: Phrasebook,
     *,
     contract: Contract,
-    personas: Mapping[str, Persona],
-    axes: Axes,
-    voice: Sequence[Exchange],
-    questions: Sequence[Question],
-    topics: Set[str],
-    openings: Mapping[str, Sequence[str]],
     passage_chars: int,
     answer_chars: tuple[int, int],
 ) -> Prompt:
-    """The prompt of one attempt at a slot. `hits` maps theme to the keywords found in the passage."""
+    """The prompt of one attempt at a slot. `hits` maps theme to the keywords found in the passage; both are empty for a slot
+    that fills a gap, which speaks of a topic that suits its persona."""
     rng = random.Random(f"{slot.example_id}/{attempt}")
-    persona = personas[slot.persona]
+    persona, axes = book.personas[slot.persona], book.axes
+    if passage is None:
+        hits = dict.fromkeys(sorted(persona.themes), sorted(book.topics))
     system = rng.choice(persona.system)
     asker, intent, tone = rng.choice(axes.askers), rng.choice(axes.intents), rng.choice(axes.tones)
+    form = rng.choice(list(axes.forms))
     length = rng.choices(axes.lengths, [choice.weight for choice in axes.lengths])[0]
-    drawn = {"asker": asker, "intent": intent, "tone": tone, "length": length.name}
-    source = cut_passage(passage, passage_chars)
-    if contract == "json":
-        shots = draw_shots(rng, persona, voice)
+    turns = rng.choices(list(axes.turns), list(axes.turns.values()))[0]
+    drawn = {"contract": contract, "asker": asker, "length": length.name, "form": form, "turns": str(turns)}
+    if contract == "plain":
+        told = things(passage, book.common) if passage else []
+        question, drawn["form"] = draw_question(rng, book, hits, told, form)
+        if rng.random() < INTRODUCED:
+            question = f"I am {asker}. {question}"
+        else:
+            del drawn["asker"]
         return Prompt(
             system,
-            None,
-            "",
-            json_messages(system, shots, source, asker, intent, tone, length),
-            reply_schema(answer_chars),
-            # A token is at least a character of JSON; a model that needs more is cut off and rejected.
-            max_tokens=length.max_tokens + 120,
+            turns,
+            questions=(question, *rng.sample(book.followups, turns - 1)),
+            openings=tuple(rng.sample([*book.openings["any"], *book.openings.get(persona.group, ())], turns)),
+            request="",
+            schema=None,
+            max_tokens=length.plain_tokens,
             axes=drawn,
-            shots=tuple(shot.answer for shot in shots),
+            shots=(),
         )
-    question = draw_question(rng, questions, {theme: [word for word in words if word in topics] for theme, words in hits.items()})
-    opening = rng.choice([*openings["any"], *openings.get(persona.group, ())])
-    return Prompt(system, question, opening, plain_messages(system, question), None, PLAIN_TOKENS, drawn, ())
+    shots = draw_shots(rng, persona, book.voice)
+    request = book.requests.get(slot.source, book.requests["books"]).format(
+        source=cut_passage(passage or "", passage_chars),
+        topic=rng.choice(sorted(book.topics)),
+        asker=asker,
+        intent=intent,
+        tone=tone,
+        form=axes.forms[form],
+        low=length.words[0],
+        high=length.words[1],
+    )
+    return Prompt(
+        system,
+        turns,
+        questions=(),
+        openings=(),
+        request=request + "\n" + json_form(turns, shots),
+        schema=reply_schema(answer_chars, turns),
+        # A token is at least a character of JSON; a model that needs more is cut off and rejected.
+        max_tokens=turns * (length.max_tokens + JSON_TOKENS),
+        axes=drawn | {"intent": intent, "tone": tone},
+        shots=tuple(shot.answer for shot in shots),
+    )
+
+
+def json_form(turns: int, shots: Sequence[Exchange]) -> str:
+    """The form of the reply, with the exemplars as objects of the same form."""
+    keys = ", ".join(f'"{key}"' for turn in turn_keys(turns) for key in turn)
+    examples = "\n".join(json.dumps({"question": shot.question, "answer": shot.answer}, ensure_ascii=False) for shot in shots)
+    more = "" if turns == 1 else f" Each later question takes up the answer before it. There are {turns} questions in all."
+    return f"Reply with one JSON object with the keys {keys}.{more} The manner is that of these:\n{examples}"
 
 
 def draw_shots(rng: random.Random, persona: Persona, voice: Sequence[Exchange]) -> list[Exchange]:
@@ -193,42 +175,26 @@ def draw_shots(rng: random.Random, persona: Persona, voice: Sequence[Exchange]) 
     return first + rng.sample(near, min(SHOTS - len(first), len(near)))
 
 
-def draw_question(rng: random.Random, questions: Sequence[Question], hits: Mapping[str, Sequence[str]]) -> str:
-    """A question on the passage's themes: about one of its keywords where the passage has one that can be a topic."""
-    themes = {theme for theme, words in hits.items() if words}
-    fitting = [question for question in questions if question.themes & themes and "{topic}" in question.text]
-    if not fitting:
-        return rng.choice([plain for plain in questions if "{topic}" not in plain.text]).text
-    question = rng.choice(fitting)
-    topics = sorted({word for theme in question.themes & themes for word in hits[theme]})
-    text = question.text.replace("{topic}", rng.choice(topics))
-    return text[0].upper() + text[1:]
-
-
-def plain_messages(system: str, question: str) -> list[dict[str, str]]:
-    """No exemplar and no passage: a small model copies the one and tells the other on, where it should answer."""
-    return [{"role": "system", "content": system}, {"role": "user", "content": question}]
-
-
-def json_messages(
-    system: str, shots: Sequence[Exchange], source: str, asker: str, intent: str, tone: str, length: Length
-) -> list[dict[str, str]]:
-    """One request for question and answer together, with the exemplars as objects of the same form."""
-    examples = "\n".join(json.dumps({"question": shot.question, "answer": shot.answer}, ensure_ascii=False) for shot in shots)
-    low, high = length.words
-    request = (
-        f"{PASSAGE_MARK}\n{source}\n\n"
-        f"Write one exchange between Deep Red and {asker}, who {intent}. The question stands by itself and does not mention "
-        f"the archive. Deep Red answers {tone}, in {low} to {high} words, drawing on what the archive says, in its own words. "
-        f"Reply with one JSON object, as in these:\n{examples}"
-    )
-    return [{"role": "system", "content": system}, {"role": "user", "content": request}]
-
-
-def as_messages(system: str, question: str, answer: str) -> list[dict[str, Any]]:
-    """The ChatML messages of an accepted example."""
-    return [
-        {"role": "system", "content": system},
-        {"role": "user", "content": question},
-        {"role": "assistant", "content": answer},
+def draw_question(
+    rng: random.Random, book: Phrasebook, hits: Mapping[str, Sequence[str]], things: Sequence[str], form: str
+) -> tuple[str, str]:
+    """A question on the passage, and its form: about one of its keywords that can be a topic and one of the things it tells of, in
+    the form asked for where the bank has such a question. Half of the questions name the thing in a sentence of its own."""
+    topics = {theme: [word for word in words if word in book.topics] for theme, words in hits.items()}
+    themes = {theme for theme, words in topics.items() if words}
+    thing = rng.choice(things) if things else ""
+    frame = rng.choice(book.frames) if thing and (not themes or rng.random() < FRAMED) else ""
+    named = bool(thing and themes and not frame)
+    fitting = [
+        question
+        for question in book.questions
+        if ("{thing}" in question.text) == named and ("{topic}" in question.text) == bool(themes)
+        if not themes or question.themes & (themes | {ANY})
     ]
+    fitting = fitting or [question for question in book.questions if "{" not in question.text]
+    question: Question = rng.choice([question for question in fitting if question.form == form] or fitting)
+    words = sorted({word for theme in (themes if ANY in question.themes else question.themes & themes) for word in topics[theme]})
+    text = question.text.replace("{topic}", rng.choice(words)) if words else question.text
+    text = text.replace("{thing}", thing)
+    text = f"{frame.replace('{thing}', thing)} {text[0].upper()}{text[1:]}".strip()
+    return text, "situation" if frame else question.form

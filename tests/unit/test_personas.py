@@ -1,22 +1,25 @@
 """Components, personas and the plan of slots: shares, even use of passages, and growth that keeps what was there."""
 
 from collections import Counter
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from deepred_ray.text.personas import (
+    Cast,
     Component,
     Passage,
     Persona,
+    Slot,
     apportion,
     best_passages,
-    draw_persona,
     parse_components,
     parse_personas,
     plan_slots,
     slots_as_rows,
+    suits,
 )
 from deepred_ray.theme import Theme
 
@@ -47,13 +50,22 @@ id = "games"
 share = 0.25
 themes = []
 groups = ["chess", "core"]
+sources = ["speeches"]
 """
 PERSONAS = parse_personas(PERSONAS_TOML)
 COMPONENTS = parse_components(COMPONENTS_TOML, PERSONAS)
 THEMES = ("air", "water", "chess")
 
-PASSAGES = st.lists(st.sets(st.sampled_from(THEMES)), min_size=1, max_size=12).map(
-    lambda found: [Passage(f"c{i}", f"b{i % 3}", float(i), dict.fromkeys(found[i], 1)) for i in range(len(found))]
+
+def passage(chunk_id: str, book_id: str = "b", score: float = 1.0, source: str = "books", **weights: float) -> Passage:
+    return Passage(chunk_id, book_id, source, score, weights)
+
+
+PASSAGES = st.lists(st.tuples(st.sets(st.sampled_from(THEMES)), st.sampled_from(["books", "books", "speeches"])), max_size=12).map(
+    lambda found: [
+        passage(f"c{i}", f"b{i % 3}", float(i), source, **dict.fromkeys(sorted(themes), 1.0))
+        for i, (themes, source) in enumerate(found)
+    ]
 )
 
 
@@ -61,8 +73,9 @@ PASSAGES = st.lists(st.sets(st.sampled_from(THEMES)), min_size=1, max_size=12).m
 def _components(draw: st.DrawFn, most: int = 4) -> list[Component]:
     parts = draw(st.lists(st.integers(1, 50), min_size=1, max_size=most))
     themes = st.frozensets(st.sampled_from(THEMES), max_size=2)
+    sources = st.frozensets(st.sampled_from(["speeches"]))
     groups = frozenset({"core", "chess"})
-    return [Component(f"p{i}", part / sum(parts), draw(themes), groups) for i, part in enumerate(parts)]
+    return [Component(f"p{i}", part / sum(parts), draw(themes), groups, draw(sources)) for i, part in enumerate(parts)]
 
 
 # Reading
@@ -72,7 +85,8 @@ def test_personas_and_components_are_read() -> None:
     assert PERSONAS["keeper"] == Persona(
         "keeper", "core", frozenset({"air", "water"}), 2.0, ("You keep the air.", "The air is in your care.")
     )
-    assert COMPONENTS[1] == Component("games", 0.25, frozenset(), frozenset({"chess", "core"}))
+    assert COMPONENTS[0].sources == frozenset()
+    assert COMPONENTS[1] == Component("games", 0.25, frozenset(), frozenset({"chess", "core"}), frozenset({"speeches"}))
 
 
 @pytest.mark.parametrize(
@@ -120,69 +134,135 @@ def test_a_longer_apportionment_continues_a_shorter_one(components: list[Compone
 
 def test_the_shipped_shares_come_out_exactly() -> None:
     components = Theme.find("deepred").components
-    assert Counter(apportion(components, 1000)) == {part.id: round(1000 * part.share) for part in components}
+    assert Counter(apportion(components, 10_000)) == {"core": 5000, "style": 2000, "chess": 1000, "mission": 2000}
 
 
 # Planning
 
 
-@given(PASSAGES, _components(), st.integers(0, 60), st.integers(0, 60))
-def test_slots_are_append_only(passages: list[Passage], components: list[Component], n: int, more: int) -> None:
-    first = plan_slots(passages, components, PERSONAS, n)
-    then = plan_slots(passages, components, PERSONAS, n + more, planned=first)
-    assert first + then == plan_slots(passages, components, PERSONAS, n + more)
+PER_PASSAGE = st.integers(1, 3)
+
+
+@given(PASSAGES, _components(), st.integers(0, 60), st.integers(0, 60), PER_PASSAGE, st.booleans())
+def test_slots_are_append_only(
+    passages: list[Passage], components: list[Component], n: int, more: int, per_passage: int, gaps: bool
+) -> None:
+    def plan(n: int, planned: list[Slot] | None = None) -> list[Slot]:
+        return plan_slots(passages, components, PERSONAS, n, planned or [], per_passage=per_passage, gap_filling=gaps)
+
+    first = plan(n)
+    then = plan(n + more, first)
+    assert first + then == plan(n + more)
     assert len({slot.example_id for slot in first + then}) == n + more
-    assert plan_slots(passages, components, PERSONAS, n, planned=first) == []
+    assert plan(n, first) == []
 
 
-@given(PASSAGES, st.integers(0, 60))
-def test_one_component_uses_its_fitting_passages_evenly(passages: list[Passage], n: int) -> None:
-    component = Component("all", 1.0, frozenset({"air"}), frozenset({"core"}))
-    used = Counter(slot.chunk_id for slot in plan_slots(passages, [component], PERSONAS, n))
-    fitting = [passage.chunk_id for passage in passages if "air" in passage.themes]
-    times = [used[chunk_id] for chunk_id in fitting or [passage.chunk_id for passage in passages]]
-    assert sum(times) == n
-    assert max(times) - min(times) <= 1
+@given(PASSAGES, _components(), st.integers(0, 60), PER_PASSAGE, st.randoms(use_true_random=False))
+def test_the_order_of_passages_does_not_matter(
+    passages: list[Passage], components: list[Component], n: int, per_passage: int, rng: Random
+) -> None:
+    shuffled = rng.sample(passages, len(passages))
+    plans = [plan_slots(each, components, PERSONAS, n, per_passage=per_passage) for each in (passages, shuffled)]
+    assert plans[0] == plans[1]
 
 
-@given(PASSAGES, _components(), st.integers(0, 60))
-def test_every_slot_fits(passages: list[Passage], components: list[Component], n: int) -> None:
-    by_chunk = {passage.chunk_id: passage for passage in passages}
+@given(PASSAGES, _components(), st.integers(0, 60), PER_PASSAGE)
+def test_every_slot_fits(passages: list[Passage], components: list[Component], n: int, per_passage: int) -> None:
+    by_chunk = {each.chunk_id: each for each in passages}
     by_id = {component.id: component for component in components}
-    for slot in plan_slots(passages, components, PERSONAS, n):
-        wanted = by_id[slot.component].themes
-        fits = not wanted or wanted & by_chunk[slot.chunk_id].themes.keys()
-        assert fits or not any(wanted & passage.themes.keys() for passage in passages)
-        assert PERSONAS[slot.persona].group in by_id[slot.component].groups
+    slots = plan_slots(passages, components, PERSONAS, n, per_passage=per_passage)
+    used = Counter(slot.chunk_id for slot in slots if slot.chunk_id)
+    assert max(used.values(), default=0) <= per_passage
+    for slot in slots:
+        component = by_id[slot.component]
+        assert PERSONAS[slot.persona].group in component.groups
         assert slot.example_id == f"{slot.component}-{slot.number:06d}"
+        if slot.chunk_id is None:
+            # Only when nothing fits any more.
+            assert slot.source == "none"
+            left = [each for each in passages if used[each.chunk_id] == 0]
+            assert not any(each.source == "books" and fits(component, each) for each in left)
+            assert not any(each.source in component.sources for each in left)
+        else:
+            chosen = by_chunk[slot.chunk_id]
+            assert slot.source == chosen.source
+            assert fits(component, chosen) if slot.source == "books" else slot.source in component.sources
 
 
-def test_components_share_passages_evenly_over_the_whole_plan() -> None:
-    passages = [Passage(f"c{i}", "b", 1.0, {"air": 1} if i % 2 else {"chess": 1}) for i in range(20)]
-    used = Counter(slot.chunk_id for slot in plan_slots(passages, COMPONENTS, PERSONAS, 40))
-    # Three quarters go to the ten passages on air; "games" takes any, and so takes the others.
-    assert set(used.values()) == {3, 1}
-    assert all(count == (3 if int(chunk_id[1:]) % 2 else 1) for chunk_id, count in used.items())
+def fits(component: Component, chosen: Passage) -> bool:
+    return not component.themes or bool(component.themes & chosen.weights.keys())
 
 
-def test_new_passages_are_taken_up_first_when_a_plan_grows() -> None:
-    old = [Passage(f"c{i}", "b", 1.0, {"air": 1}) for i in range(4)]
+@given(PASSAGES.filter(bool), _components(), st.integers(0, 60))
+def test_without_gap_filling_every_slot_has_a_passage(passages: list[Passage], components: list[Component], n: int) -> None:
+    slots = plan_slots(passages, components, PERSONAS, n, gap_filling=False)
+    assert all(slot.chunk_id for slot in slots)
+    used = Counter(slot.chunk_id for slot in slots)
+    assert sum(used.values()) == n
+    # What is beyond two for each is spread evenly.
+    assert max(used.values(), default=0) - min((used[each.chunk_id] for each in passages), default=0) <= max(2, n - 2)
+
+
+def test_a_passage_gives_its_examples_in_a_row_to_one_component() -> None:
+    slots = plan_slots([passage(f"c{i}", score=9.0 - i, air=1.0) for i in range(8)], COMPONENTS, PERSONAS, 8)
+    assert [slot.chunk_id for slot in slots if slot.component == "main"] == ["c0", "c0", "c2", "c2", "c3", "c3"]
+    assert [slot.chunk_id for slot in slots if slot.component == "games"] == ["c1", "c1"]
+
+
+def test_extra_sources_take_turns_with_books() -> None:
+    passages = [*(passage(f"c{i}") for i in range(9)), *(passage(f"s{i}", f"s{i}", source="speeches") for i in range(2))]
+    slots = plan_slots(passages, [Component("all", 1.0, frozenset(), frozenset({"core"}), frozenset({"speeches"}))], PERSONAS, 12)
+    assert [slot.source for slot in slots] == [*["books", "books", "speeches", "speeches"] * 2, *["books"] * 4]
+
+
+def test_used_up_passages_are_used_again_or_leave_a_gap() -> None:
+    passages = [passage("c0", air=1.0), passage("c1", air=1.0)]
+    component = [Component("main", 1.0, frozenset({"air"}), frozenset({"core"}))]
+    gap = plan_slots(passages, component, PERSONAS, 6)
+    assert [slot.chunk_id for slot in gap] == ["c0", "c0", "c1", "c1", None, None]
+    again = plan_slots(passages, component, PERSONAS, 8, gap_filling=False)
+    assert Counter(slot.chunk_id for slot in again) == {"c0": 4, "c1": 4}
+
+
+def test_new_passages_are_taken_up_when_a_plan_grows() -> None:
+    old = [passage(f"c{i}", air=1.0) for i in range(2)]
     first = plan_slots(old, COMPONENTS, PERSONAS, 8)
-    new = [Passage(f"n{i}", "b", 1.0, {"air": 1}) for i in range(4)]
-    grown = plan_slots([*old, *new], COMPONENTS, PERSONAS, 16, planned=first)
+    grown = plan_slots([*old, *(passage(f"n{i}", air=1.0) for i in range(4))], COMPONENTS, PERSONAS, 16, planned=first)
     assert Counter(slot.chunk_id for slot in grown) == dict.fromkeys(["n0", "n1", "n2", "n3"], 2)
 
 
-def test_personas_are_drawn_by_weight_and_themes() -> None:
-    component = COMPONENTS[1]
+# Personas
 
-    def share_of_player(themes: set[str]) -> float:
-        drawn = [draw_persona(f"games-{i:06d}", component, themes, PERSONAS) for i in range(3000)]
-        return drawn.count("player") / len(drawn)
 
-    assert share_of_player(set()) == pytest.approx(1 / 3, abs=0.03)
-    assert share_of_player({"chess"}) == pytest.approx(2 / 4, abs=0.03)
-    assert share_of_player({"air", "water"}) == pytest.approx(1 / 7, abs=0.03)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=9), st.integers(0, 200), st.integers(0, 99))
+def test_personas_keep_their_quotas(weights: list[int], n: int, seed: int) -> None:
+    personas = {f"p{i}": Persona(f"p{i}", "core", frozenset({f"t{i}"}), float(w), ("You are.",)) for i, w in enumerate(weights)}
+    cast = Cast(Component("c", 1.0, frozenset(), frozenset({"core"})), personas)
+    rng = Random(seed)
+    for number in range(n):
+        cast.draw(f"c-{number:06d}", {f"t{rng.randrange(9)}": 1.0})
+        for i, weight in enumerate(weights):
+            assert abs(cast.counts[f"p{i}"] - weight / sum(weights) * (number + 1)) < 2
+
+
+def test_personas_suit_their_passages() -> None:
+    personas = Theme.find("deepred").personas
+    component = Component("c", 1.0, frozenset(), frozenset(persona.group for persona in personas.values()))
+    rng = Random(1)
+    themes = sorted({theme for persona in personas.values() for theme in persona.themes})
+    fits, chance = [], []
+    cast = Cast(component, personas)
+    for number in range(2000):
+        weights = {theme: rng.random() for theme in rng.sample(themes, 4)}
+        fits.append(suits(personas[cast.draw(f"c-{number:06d}", weights)], weights))
+        chance.append(sum(cast.shares[name] * suits(persona, weights) for name, persona in personas.items()))
+    assert sum(fits) > 1.3 * sum(chance)
+    assert all(abs(cast.counts[name] - share * 2000) < 2 for name, share in cast.shares.items())
+
+
+def test_a_passage_suits_by_the_weight_of_its_themes() -> None:
+    assert suits(PERSONAS["keeper"], {"air": 1.0, "water": 2.0, "chess": 1.0}) == 0.75
+    assert suits(PERSONAS["keeper"], {}) == 0.0
 
 
 # Passages
@@ -197,14 +277,19 @@ def test_best_passages_take_turns_between_books() -> None:
         ("c1", "c", 2.0),
         ("c2", "c", 1.0),
     ]
-    passages = [Passage(chunk_id, book_id, score, {}) for chunk_id, book_id, score in scored]
-    chosen = [passage.chunk_id for passage in best_passages(passages[::-1], None)]
+    passages = [passage(chunk_id, book_id, score) for chunk_id, book_id, score in scored]
+    chosen = [each.chunk_id for each in best_passages(passages[::-1], None)]
     assert chosen == ["a1", "b1", "c1", "a2", "c2", "a3"]
-    assert [passage.chunk_id for passage in best_passages(passages, 4)] == chosen[:4]
+    assert [each.chunk_id for each in best_passages(passages, 4)] == chosen[:4]
 
 
-def test_rows_carry_the_book() -> None:
-    passages = [Passage("c0", "b7", 1.0, {"air": 1})]
-    row = slots_as_rows(plan_slots(passages, COMPONENTS, PERSONAS, 1), {"c0": "b7"})[0]
-    assert row["example_id"] == "main-000000"
-    assert (row["number"], row["chunk_id"], row["book_id"]) == (0, "c0", "b7")
+def test_best_passages_for_themes() -> None:
+    passages = [passage("c0", score=9.0, chess=1.0), passage("c1", air=2.0, water=2.0), passage("c2", air=3.0, chess=5.0)]
+    assert [each.chunk_id for each in best_passages(passages, None, frozenset({"air", "water"}))] == ["c1", "c2", "c0"]
+
+
+def test_rows_carry_the_work() -> None:
+    slots = plan_slots([passage("c0", "b7", air=1.0)], COMPONENTS, PERSONAS, 4)
+    rows = slots_as_rows(slots, {"c0": "b7"})
+    assert (rows[0]["example_id"], rows[0]["number"], rows[0]["chunk_id"], rows[0]["book_id"]) == ("main-000000", 0, "c0", "b7")
+    assert (rows[3]["source"], rows[3]["chunk_id"], rows[3]["book_id"]) == ("none", None, rows[3]["example_id"])
