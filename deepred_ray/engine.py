@@ -7,6 +7,7 @@ fails one request instead of the job, and is not bound to the vLLM release that 
 import asyncio
 import contextlib
 import os
+import time
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -19,34 +20,43 @@ Messages = list[dict[str, str]]
 
 @dataclass(frozen=True)
 class Reply:
-    """What an engine answered. `finish_reason` is stop, length, or error; token counts are of prompt and reply."""
+    """What an engine answered. `finish_reason` is stop, length, error (the engine refused the request) or crash (it died of it);
+    token counts are of prompt and reply; `first_token_s` are seconds to the first token, where the engine tells."""
 
     text: str
     finish_reason: str
     prompt_tokens: int
     tokens: int
+    first_token_s: float | None = None
 
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """`model` is a Hugging Face id or folder; `lora_rank` is the largest rank of an adapter that will be asked for, or 0."""
+    """`model` is a Hugging Face id or folder, or the name that a server at `endpoint` (a base URL) knows; `lora_rank` is the
+    largest rank of an adapter that will be asked for, or 0; `threads` are the CPU threads of an engine without an accelerator, None
+    for all; with `timed`, replies tell the time to their first token, which costs some speed."""
 
     model: str
     max_model_len: int
     kv_cache_gib: float
     tensor_parallel: int = 1
     lora_rank: int = 0
+    threads: int | None = None
+    endpoint: str | None = None
+    timed: bool = False
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to draw a reply; temperature 0 is greedy. `schema` is a JSON schema that the engine enforces, or None."""
+    """How to draw a reply; temperature 0 is greedy. `schema` is a JSON schema that the engine enforces, or None; `bad_words` are
+    never said."""
 
     max_tokens: int
     temperature: float = 0.0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
     schema: str | None = None
+    bad_words: tuple[str, ...] = ()
 
 
 class Engine:
@@ -59,7 +69,7 @@ class Engine:
             "TOKENIZERS_PARALLELISM": "false",
         }
         # Ray sets OMP_NUM_THREADS to the CPUs that the actor asked for, but an engine computes while the rest waits.
-        os.environ["OMP_NUM_THREADS"] = str(os.cpu_count() or 1)
+        os.environ["OMP_NUM_THREADS"] = str(settings.threads or os.cpu_count() or 1)
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.platforms import current_platform
         from vllm.v1.engine.async_llm import AsyncLLM
@@ -109,7 +119,8 @@ class Engine:
             temperature=sampling.temperature,
             min_p=sampling.min_p,
             repetition_penalty=sampling.repetition_penalty,
-            output_kind=RequestOutputKind.FINAL_ONLY,
+            bad_words=list(sampling.bad_words),
+            output_kind=RequestOutputKind.DELTA if self.settings.timed else RequestOutputKind.FINAL_ONLY,
             structured_outputs=StructuredOutputsParams(json=sampling.schema, disable_any_whitespace=True)
             if sampling.schema
             else None,
@@ -141,13 +152,18 @@ class Engine:
         return list(self._tokenizer(text + opening, add_special_tokens=False)["input_ids"])
 
     async def _generate(self, prompt: Any, params: Any, adapter: bool) -> Reply:
-        final: Any = None
+        started, first = time.monotonic(), None
+        pieces: list[str] = []
+        tokens, finish, prompt_tokens = 0, None, 0
         async for output in self._llm.generate(
             prompt, params, request_id=uuid.uuid4().hex, lora_request=self._adapter if adapter else None
         ):
-            final = output
-        choice = final.outputs[0]
-        return Reply(choice.text, choice.finish_reason or "error", len(final.prompt_token_ids), len(choice.token_ids))
+            first = first or time.monotonic() - started
+            choice = output.outputs[0]
+            pieces.append(choice.text)
+            tokens += len(choice.token_ids)
+            finish, prompt_tokens = choice.finish_reason, len(output.prompt_token_ids or ())
+        return Reply("".join(pieces), finish or "error", prompt_tokens, tokens, first if self.settings.timed else None)
 
     def shutdown(self) -> None:
         self._llm.shutdown()
