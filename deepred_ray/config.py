@@ -141,13 +141,28 @@ class SynthesizeConfig(Section):
 
     model: Annotated[str | None, short("--synthesis-model")] = identity(None)
     """Model that writes the examples, if it is another than the one that is tuned: a Hugging Face id or folder."""
+    endpoint: Annotated[str | None, short("--endpoint")] = operational(None)
+    """Base URL of a server with an OpenAI-compatible API (LM Studio, a remote vLLM, llama.cpp) that answers instead of engines
+    of our own; `model` is its name there. A key, if it wants one, comes from $OPENAI_API_KEY."""
     contract: Literal["auto", "plain", "json"] = identity("auto")
-    """How a reply is asked for: one `json` object with question and answer, by a schema that the engine enforces, or `plain`
-    text that answers a question drawn outside the model. `auto`: plain for models under a billion parameters."""
+    """How a reply is asked for: one `json` object with questions and answers, by a schema that the engine enforces, or `plain`
+    text that answers a question drawn outside the model. `auto`: what the last `--preview` of this run measured to yield more,
+    else plain for models under a billion parameters."""
     examples: Annotated[int, short("--examples")] = growth(10_000, ge=1)
     """Examples to make, over all components."""
     passages: Annotated[int | None, short("--passages")] = growth(None, ge=1)
     """Use at most this many passages, the best scored of every book in turn. Default: all."""
+    examples_per_passage: int = identity(2, ge=1)
+    """Examples that a passage gives at most."""
+    gap_filling: bool = identity(True)
+    """Where the passages do not suffice for a component, fill the rest of its slots without one, on a topic of the theme; off:
+    passages are used again, beyond `examples_per_passage`."""
+    scripts: str | None = identity(None)
+    """A folder of film scripts (Fountain, or plain text with the speakers in capitals), whose scenes are adapted."""
+    chess: str | None = identity(None)
+    """A folder of chess literature (.txt), whose ideas become images of speech."""
+    speeches: str | None = identity(None)
+    """A folder of period speeches (.txt), which are put into other words."""
     attempts: int = operational(12, ge=1)
     """Tries for a slot, each with other axes, before it is left unfilled."""
     least_filled: float = operational(0.95, gt=0, le=1)
@@ -163,10 +178,16 @@ class SynthesizeConfig(Section):
     """A passage longer than this is cut before it is shown to the model, in characters."""
     answer_chars: tuple[int, int] = identity((50, 500))
     """Shortest and longest answer, in characters."""
-    validation_share: float = identity(0.1, gt=0, lt=1)
+    validation_share: float = identity(0.1, gt=0, le=0.5)
     """Share of the works whose examples are held out for validation."""
+    judge_model: Annotated[str | None, short("--judge-model")] = identity(None)
+    """Another model that scores every accepted reply from 1 to 5 on the theme's rubric: a Hugging Face id or folder."""
+    judge_threshold: float = identity(3.0, ge=1, le=5)
+    """Score (mean over the rubric) that an example needs, where there is a judge."""
     engines: int = operational(1, ge=1)
     """Engine actors; one for each accelerator, or one on a CPU."""
+    engines_least: int | None = operational(None, ge=1)
+    """Let the pool grow from so many to `engines` and shrink again, as the work asks for. Default: always `engines`."""
     tensor_parallel: int = operational(1, ge=1)
     """Accelerators that one engine spans."""
     max_model_len: int = operational(4096, ge=512)

@@ -84,6 +84,11 @@ class Meter:
         if self._bar:
             self._bar.stop()
 
+    @property
+    def seconds(self) -> float:
+        """Since the work began."""
+        return time.monotonic() - self._started
+
     def update(self, done: int, note: str = "", total: int | None = None) -> None:
         self._done = done
         self.total = total or self.total

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 
-from deepred_ray import models
+from deepred_ray import models, review
 from deepred_ray.config import Config
 from deepred_ray.console import counts_text, say
 from deepred_ray.doctor import free_memory
 from deepred_ray.errors import DeepredError, InputError
-from deepred_ray.runs import OUTPUTS, STAGES, Manifest, Run, decide, settings_of, versions
+from deepred_ray.runs import OUTPUTS, STAGES, Manifest, Run, decide, digest, settings_of, versions
 from deepred_ray.storage import file_sha256
 from deepred_ray.theme import Theme
 
@@ -108,7 +108,10 @@ def inputs_of(run: Run, config: Config, stage: str) -> dict[str, str]:
             f"run {run.name} has no whole `{before}`, which `{stage}` needs",
             f"Run `deepred {before} --run {run.name}` first, or `deepred run` for all stages.",
         )
-    return {before: manifest.fingerprint}
+    inputs = {before: manifest.fingerprint}
+    if stage in ("synthesize", "train") and (by_hand := review.rejected_by_hand(run)):
+        inputs["reviews"] = digest(sorted(by_hand))
+    return inputs
 
 
 def fingerprint_file(name: str) -> str:

@@ -47,43 +47,79 @@ SLOTS = pa.schema(
         ("example_id", pa.string()),  # component-number
         ("component", pa.string()),  # core, style, chess or mission
         ("number", pa.int32()),  # within the component
-        ("chunk_id", pa.string()),
-        ("book_id", pa.string()),
+        ("source", pa.string()),  # where its passage is from: books, scripts, chess, speeches; or none, to fill a gap
+        ("chunk_id", pa.string()),  # null without a passage
+        ("book_id", pa.string()),  # the work; the example_id without a passage
         ("persona", pa.string()),
     ]
 )
+
+MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
 
 CANDIDATES = pa.schema(
     [
         ("example_id", pa.string()),
         ("attempt", pa.int16()),  # from 0
         ("system", pa.string()),  # system prompt that the example will carry
-        ("question", pa.string()),
-        ("answer", pa.string()),  # null unless accepted
-        ("reply", pa.string()),  # raw text from the engine
-        ("finish_reason", pa.string()),  # stop, length, or error
-        ("prompt_tokens", pa.int32()),
-        ("tokens", pa.int32()),  # generated
+        ("question", pa.string()),  # the first; null where the model should have written one and did not
+        ("messages", pa.list_(MESSAGE)),  # system, then user and assistant in turns; null unless accepted
+        ("replies", pa.list_(pa.string())),  # raw texts from the engine, one a request
+        ("finish_reason", pa.string()),  # of the last request: stop, length, or error
+        ("prompt_tokens", pa.int32()),  # over all requests
+        ("tokens", pa.int32()),  # generated, over all requests
+        ("started_at", pa.timestamp("ms", tz="UTC")),
+        ("seconds", pa.float32()),  # from the first request to the last reply
+        ("first_token_s", pa.float32()),  # seconds to the first token of the first reply; null if unknown
         ("model", pa.string()),
+        ("sampling", pa.string()),  # parameters of the requests, as JSON
         ("prompt_sha", pa.string()),
-        ("axes", pa.map_(pa.string(), pa.string())),  # asker, intent, tone, length
+        ("axes", pa.map_(pa.string(), pa.string())),  # contract, asker, intent, tone, length, form, turns
         ("reason", pa.string()),  # why the validators refused it; null if accepted
         ("detail", pa.string()),
     ]
 )
 
-MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
+JUDGEMENTS = pa.schema(
+    [
+        ("example_id", pa.string()),
+        ("attempt", pa.int16()),
+        ("model", pa.string()),  # the judge
+        ("score", pa.float32()),  # mean over the rubric, 1 to 5; null where the judge gave no usable reply
+        ("scores", pa.map_(pa.string(), pa.int8())),  # rubric axis -> 1 to 5
+        ("reasons", pa.map_(pa.string(), pa.string())),  # rubric axis -> the judge's words
+        ("reply", pa.string()),  # raw
+        ("reason", pa.string()),  # why there is no score; null if there is one
+        ("detail", pa.string()),
+    ]
+)
+
+REVIEWS = pa.schema(
+    [
+        ("example_id", pa.string()),
+        ("attempt", pa.int16()),
+        ("verdict", pa.string()),  # keep or reject
+        ("note", pa.string()),  # the reviewer's words
+        ("reviewer", pa.string()),
+        ("reviewed_at", pa.timestamp("us", tz="UTC")),  # the latest verdict on an attempt counts
+    ]
+)
 
 EXAMPLES = pa.schema(
     [
         ("example_id", pa.string()),
         ("component", pa.string()),
+        ("source", pa.string()),
         ("persona", pa.string()),
         ("chunk_id", pa.string()),
         ("book_id", pa.string()),
         ("attempt", pa.int16()),
+        ("axes", pa.map_(pa.string(), pa.string())),
         ("messages", pa.list_(MESSAGE)),
-        ("split", pa.string()),  # train or val, by work
+        ("score", pa.float32()),  # the judge's; null without one
+        ("scores", pa.map_(pa.string(), pa.int8())),
+        ("reasons", pa.map_(pa.string(), pa.string())),
+        ("cluster", pa.string()),  # example_id of the first of its near-duplicates and of its work; a cluster never crosses splits
+        ("split", pa.string()),  # train or val
     ]
 )
 
@@ -123,7 +159,10 @@ TABLES: dict[str, pa.Schema] = {
     "books": BOOKS,
     "chunks": CHUNKS,
     "slots": SLOTS,
+    "sources": CHUNKS,
     "candidates": CANDIDATES,
+    "judgements": JUDGEMENTS,
+    "reviews": REVIEWS,
     "examples": EXAMPLES,
     "tokens": TOKENS,
 }

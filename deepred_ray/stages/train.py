@@ -8,15 +8,16 @@ fan-out one row of tokens an example
 import json
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 import ray.data
 
-from deepred_ray import models
+from deepred_ray import models, review
 from deepred_ray.config import Config, TrainConfig
 from deepred_ray.console import Meter, say
 from deepred_ray.errors import DeepredError, InputError
@@ -24,7 +25,7 @@ from deepred_ray.runs import Manifest, Run
 from deepred_ray.schema import EXAMPLES, REJECTS, TOKENS
 from deepred_ray.stages.lora import fastest_precision, train_worker
 from deepred_ray.stages.tables import Row, ShardWriter, write
-from deepred_ray.storage import count_values
+from deepred_ray.storage import count_values, rows_table
 from deepred_ray.text.masking import tokenize_chat
 from deepred_ray.text.reject import Reject
 from deepred_ray.theme import Theme
@@ -88,8 +89,10 @@ def require_workers(workers: int) -> None:
 
 
 def tokenize(run: Run, settings: TrainConfig, model: str) -> None:
-    examples = read_examples(run, settings)
-    tokenized = examples.map_batches(
+    by_hand = [] if settings.dataset else sorted(review.rejected_by_hand(run))
+    rejected = [{"id": example, "reason": "rejected_by_hand", "detail": None, "raw": None} for example in by_hand]
+    run.table("rejects/train").write_table(rows_table(rejected, REJECTS), "by_hand")
+    tokenized = read_examples(run, settings, by_hand).map_batches(
         Tokenizer,
         fn_constructor_args=(model, settings.max_tokens),
         batch_size=64,
@@ -115,11 +118,12 @@ def tokenize(run: Run, settings: TrainConfig, model: str) -> None:
     draft.delete()
 
 
-def read_examples(run: Run, settings: TrainConfig) -> ray.data.Dataset:
-    """Rows example_id, split, messages."""
+def read_examples(run: Run, settings: TrainConfig, left_out: Sequence[str]) -> ray.data.Dataset:
+    """Rows example_id, split, messages, without the examples `left_out`."""
     if settings.dataset:
         return ray.data.from_arrow(pa.Table.from_pylist(list(read_chatml(Path(settings.dataset).expanduser()))))
-    return ray.data.from_arrow(run.table("examples").read_table(EXAMPLES, ["example_id", "split", "messages"]))
+    examples = run.table("examples").read_table(EXAMPLES, ["example_id", "split", "messages"])
+    return ray.data.from_arrow(examples.filter(pc.invert(pc.is_in(examples["example_id"], pa.array(left_out, pa.string())))))
 
 
 def read_chatml(path: Path) -> Iterator[Row]:

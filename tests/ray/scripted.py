@@ -5,6 +5,7 @@ import hashlib
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 from deepred_ray.engine import EngineSettings, Messages, Reply, Sampling
 
@@ -61,11 +62,30 @@ class ScriptedEngine:
         elif flaw == "out_of_character":
             text += " That is what I think, and my plan is my own."
         if sampling.schema and text and finish == "stop":
-            question = (
-                f"Tell us of the {rng.choice(THINGS)}: who will {rng.choice(ACTS)} it {rng.choice(PLACES)}, {rng.choice(MANNERS)}?"
-            )
-            text = json.dumps({"question": question, "answer": f"Comrade, we{text}"})
+            text = json.dumps(self.obeying(json.loads(sampling.schema)["properties"], messages, rng, text))
         return Reply(text, finish, 100, len(text.split()))
+
+    def obeying(self, properties: dict[str, Any], messages: Messages, rng: random.Random, text: str) -> dict[str, Any]:
+        """What the schema wants: questions with words of the passage, answers, one of the values allowed, or a score."""
+        told = messages[-1]["content"].split("\n\n")[0].split("\n")
+        words = rng.sample(
+            sorted({word.strip(".,;:!?") for line in told[1:] for word in line.split() if len(word) > 7}) or ["it"], 1
+        )
+        made: dict[str, Any] = {}
+        for name, wanted in properties.items():
+            if "enum" in wanted:
+                made[name] = wanted["enum"][0]
+            elif wanted["type"] == "object":
+                made[name] = {"reason": "as far as one can see", "score": rng.choice((2, 3, 4, 5))}
+            elif name.startswith("question"):
+                made[name] = (
+                    f"What of {' and '.join(told[-1].split()[:9])} {words[0]}, {rng.choice(MANNERS)}, {rng.choice(PLACES)}?"
+                )
+            elif name.startswith("answer"):
+                made[name] = f"Comrade, we{text}" if name == "answer" else f"Friend, we{prose(rng)}"
+            else:
+                made[name] = "rye"
+        return made
 
     def shutdown(self) -> None:
         """There is nothing to end."""

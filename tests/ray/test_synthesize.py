@@ -57,17 +57,14 @@ def check_whole(run: Run, manifest: Manifest, count: int) -> None:
     by_attempt = {(row["example_id"], row["attempt"]): row for row in candidates}
     split_of: dict[str, str] = {}
     for slot, example in zip(slots, examples, strict=True):
-        system, user, assistant = example["messages"]
-        assert [turn["role"] for turn in example["messages"]] == ["system", "user", "assistant"]
         chosen = by_attempt[example["example_id"], example["attempt"]]
-        assert (system["content"], user["content"], assistant["content"]) == (
-            chosen["system"],
-            chosen["question"],
-            chosen["answer"],
-        )
+        roles = [turn["role"] for turn in example["messages"]]
+        assert roles == ["system", *["user", "assistant"] * int(chosen["axes"]["turns"])]
+        assert example["messages"] == chosen["messages"]
+        assert (example["messages"][0]["content"], example["messages"][1]["content"]) == (chosen["system"], chosen["question"])
         assert all(turn["content"].strip() for turn in example["messages"])
         assert chosen["reason"] is None
-        assert {key: slot[key] for key in ("component", "persona", "chunk_id", "book_id")}.items() <= example.items()
+        assert {key: slot[key] for key in ("component", "source", "persona", "chunk_id", "book_id")}.items() <= example.items()
         assert split_of.setdefault(example["book_id"], example["split"]) == example["split"]
     assert set(split_of.values()) == {"train", "val"}
     assert len({example["messages"][1]["content"] for example in examples}) == count
@@ -89,7 +86,7 @@ def test_a_run_fills_every_slot_once_and_grows(sample_run: Run, configure: Confi
     assert set(FLAWS) <= set(manifest.rejected) | {"duplicate_question"}
     refused = Counter(row["reason"] for row in rows(sample_run, "candidates") if row["reason"])
     assert refused.items() <= Counter(manifest.rejected).items()
-    assert all(row["answer"] is None for row in rows(sample_run, "candidates") if row["reason"])
+    assert all(row["messages"] is None for row in rows(sample_run, "candidates") if row["reason"])
     assert rows(sample_run, "rejects/synthesize") == []
     small, attempts = rows(sample_run, "examples"), rows(sample_run, "candidates")
 
