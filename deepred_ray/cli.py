@@ -31,6 +31,9 @@ STAGE_HELP = {
 }
 TOOL_HELP = {
     "chat": "Talk with the tuned model of a run (its GGUF, in llama.cpp).",
+    "explain": "The whole lineage of one example: book, passage, prompt, attempts, verdicts, split.",
+    "review": "Look at the examples of a run and reject some by hand; training leaves them out.",
+    "check-era": "Which lines of a file could not have been written before the theme's cutoff year.",
     "inspect": "Counts, schema and samples of any table of a run; export as JSONL or ShareGPT.",
     "thresholds": "What each threshold would keep of a run's chunks, by matches and by score; chunks by exact number of matches.",
     "status": "What of a run is done, running and left, and whether it is safe to submit again.",
@@ -44,7 +47,10 @@ examples:
   deepred acquire --config jobs/configs/full.toml --plan
   deepred acquire --subjects Chess "Mars (Planet)" --max-per-subject 5 --run small
   deepred corpus --run utopias --min-score 1.5
+  deepred synthesize --run utopias --examples 400 --preview 12
   deepred synthesize --run utopias --examples 400
+  deepred synthesize --run utopias --benchmark --models smollm2,Qwen/Qwen2.5-7B-Instruct
+  deepred explain utopias core-000017
   deepred train --dataset my_chats.jsonl --model Qwen/Qwen2.5-1.5B-Instruct --run mine --train.workers 4
   deepred inspect utopias examples --rows 5
   deepred thresholds utopias --output thresholds/
@@ -62,6 +68,15 @@ threshold keeps a little less than the tables say, since it brings new twins.
 
 DIR gets matches_01.parquet and so on (chunks with exactly so many matches, in the columns of chunks/), thresholds.tsv,
 scores.tsv, themes.tsv and a picture, thresholds.png; all of them appear at the end, and replace older ones."""
+EPILOGS = {
+    "thresholds": THRESHOLDS_HELP,
+    "check-era": """\
+For each line of FILE one JSON object is printed: `line` (its number), `ok`, `hits` (each with `term`, `year`, its first year, and
+`reason`: coinage, name, sense, pattern or year) and `text`. The exit status is 0 if every line is ok, 1 if any is not.""",
+    "review": """\
+At the keyboard: Enter or k keeps an example, r rejects it (`r too vague` with a note), b goes back, s skips, p shows the whole
+passage, q quits. Each verdict is written at once; training leaves out what is rejected.""",
+}
 # Sections that a stage's command shows besides its own.
 SHOWN = {"corpus": ("acquire", "corpus"), "run": ("acquire", "corpus", "synthesize", "train", "export", "evaluate")}
 # An input flag means the stage's own input where two sections have one.
@@ -140,6 +155,9 @@ class Asked(NamedTuple):
     config: Config
     fresh: bool = False
     plan: bool = False
+    preview: int = 0
+    benchmark: bool = False
+    models: str = ""
 
 
 def parse_config(command: str, words: list[str]) -> Asked:
@@ -172,6 +190,16 @@ def parse_config(command: str, words: list[str]) -> Asked:
         plan: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
         """Show which books would be fetched, why, and how long that takes at the least; fetch nothing but the catalogue."""
 
+    class Triable(Command):
+        preview: int = 0
+        """Fill so many of the planned slots in a folder aside, show prompts and replies, and forecast yield, time and rejects of
+        the whole run; nothing of the run is changed. With contract `auto` both contracts are tried."""
+        benchmark: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+        """Let several models (`models`) fill the same slots, 32 or as many as `preview` says, and compare speed, yield and, with a
+        judge model, quality."""
+        models: str = ""
+        """Models to compare, separated by commas."""
+
     names = [
         name
         for name, field in Config.model_fields.items()
@@ -184,11 +212,13 @@ def parse_config(command: str, words: list[str]) -> Asked:
         for extra in info.metadata:
             annotation = Annotated[annotation, extra]
         fields[name] = (annotation, info)
-    shape = create_model("Settings", __base__=Plannable if command == "acquire" else Command, **fields)
+    bases: dict[str, type[BaseModel]] = {"acquire": Plannable, "synthesize": Triable}
+    shape: Any = create_model("Settings", __base__=bases.get(command, Command), **fields)
     default = shape(config=file, **{name: getattr(base, name) for name in names})
     parsed = tyro.cli(shape, default=default, args=words, prog=f"deepred {command}", description=STAGE_HELP[command])
     values = base.model_dump() | {name: dump(getattr(parsed, name)) for name in names}
-    return Asked(load(values, "command line"), parsed.fresh, getattr(parsed, "plan", False))
+    switches = {name: getattr(parsed, name) for name in Asked._fields[1:] if hasattr(parsed, name)}
+    return Asked(load(values, "command line"), **switches)
 
 
 def settings_of_run(run: str | None, data_root: str | None, words: list[str]) -> Config:
@@ -209,7 +239,8 @@ def dump(value: Any) -> Any:
 
 
 def stage_command(command: str, words: list[str]) -> int:
-    config, fresh, plan = parse_config(command, words)
+    asked = parse_config(command, words)
+    config, fresh, plan = asked[:3]
     from deepred_ray.console import chatter_to, say
     from deepred_ray.runs import STAGES, Run
 
@@ -232,6 +263,9 @@ def stage_command(command: str, words: list[str]) -> int:
         with chatter_to(log):
             cluster.connect(config.ray)
             try:
+                if asked.preview or asked.benchmark:
+                    try_out(run, asked)
+                    return 0
                 manifests = pipeline.run_stages(config, stages, fresh=fresh)
             finally:
                 cluster.disconnect()
@@ -255,17 +289,48 @@ def show_plan(run: "Run", config: Config, fresh: bool) -> None:
     selection.show_plan(run, config, Theme.find(config.theme))
 
 
+def try_out(run: "Run", asked: Asked) -> None:
+    """Raises ConfigError for switches that make no sense together."""
+    from deepred_ray.stages import trial
+    from deepred_ray.theme import Theme
+
+    if asked.fresh:
+        raise ConfigError("a trial changes nothing, and --fresh deletes what is there", "Leave out one of the two.")
+    names = [name.strip() for name in asked.models.split(",") if name.strip()]
+    if asked.benchmark and not names:
+        raise ConfigError("--benchmark compares models, and none is named", "Name them with --models A,B.")
+    trial.show(run, asked.config, Theme.find(asked.config.theme), asked.preview, names if asked.benchmark else None)
+
+
 def tool_command(command: str, words: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog=f"deepred {command}",
         description=TOOL_HELP[command],
-        epilog=THRESHOLDS_HELP if command == "thresholds" else None,
+        epilog=EPILOGS.get(command),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parser.add_argument("--data-root", default="", help="folder or URI of all runs (default: $GUTENBERG_DATA, else ./runs)")
-    if command in ("inspect", "thresholds", "status"):
+    if command in ("inspect", "thresholds", "status", "explain", "review"):
         parser.add_argument("run", help="name of the run")
+    if command == "explain":
+        parser.add_argument("example_id", help="the slot, such as core-000017 (`deepred inspect RUN examples`)")
+        parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    if command == "review":
+        parser.add_argument("--component", help="only examples of this component")
+        parser.add_argument("--persona", help="only examples of this persona")
+        parser.add_argument("--all", action="store_true", help="also those that have been reviewed before")
+        parser.add_argument("--sample", type=int, metavar="N", help="only N of them, drawn at random, the same each time")
+        parser.add_argument("--lowest", action="store_true", help="those with the judge's lowest scores first")
+        parser.add_argument("--reject", nargs="+", metavar="ID", help="reject these, without looking at them")
+        parser.add_argument("--restore", nargs="+", metavar="ID", help="take these back")
+        parser.add_argument("--note", help="why, for --reject and --restore")
+        parser.add_argument("--list", action="store_true", help="list what is rejected, with the notes")
+    if command == "check-era":
+        parser.add_argument("file", help="text in UTF-8, a line at a time; - is the standard input")
+        parser.add_argument(
+            "--theme", default="deepred", help="theme with the dated lexicon and the cutoff year (default: deepred)"
+        )
     if command == "inspect":
         parser.add_argument("table", nargs="?", help="books, chunks, slots, candidates, examples, tokens, responses, rejects/STAGE")
         parser.add_argument("--rows", type=int, default=3, help="rows to show (default: 3)")
@@ -286,6 +351,10 @@ def tool_command(command: str, words: list[str]) -> int:
         parser.add_argument("--model", help="model to look for: a Hugging Face id or folder (default: the embedded one)")
         parser.add_argument("--deep", action="store_true", help="also start Ray and run a task")
     options = parser.parse_args(words)
+    if command == "check-era":
+        from deepred_ray import era
+
+        return era.check(options.file, options.theme)
     root = Config(data_root=options.data_root).root
     if command == "doctor":
         from deepred_ray import doctor
@@ -299,6 +368,16 @@ def tool_command(command: str, words: list[str]) -> int:
     from deepred_ray.runs import Run
 
     run = Run(root, options.run)
+    if command == "explain":
+        from deepred_ray import explain
+
+        inspection.require(run)
+        return explain.explain(run, options.example_id, as_json=options.json)
+    if command == "review":
+        from deepred_ray import review
+
+        inspection.require(run)
+        return review.review(run, options)
     if command == "status":
         return inspection.status(run)
     if command == "thresholds":
