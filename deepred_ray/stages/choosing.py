@@ -17,6 +17,8 @@ from deepred_ray.runs import Run
 from deepred_ray.schema import CANDIDATES, CHUNKS, EXAMPLES, REJECTS, SLOTS
 from deepred_ray.stages import judging
 from deepred_ray.stages.datacard import Settled, write_dataset
+from deepred_ray.stages.filling import CRASH, TODO
+from deepred_ray.stages.pool import write_blocks
 from deepred_ray.stages.tables import Row
 from deepred_ray.storage import Folder, rows_table
 from deepred_ray.text.dedup import NearDuplicates, normalise
@@ -27,8 +29,6 @@ from deepred_ray.theme import Theme
 SAME_QUESTION = 0.85
 """Similarity from which two questions are one; the same words about another topic are less alike."""
 SAME_ANSWER = 0.7
-TODO_ROWS = 4096  # a shard
-TODO = pa.schema([*SLOTS, ("text", pa.large_string()), ("attempt", pa.int32())])
 READ = ("example_id", "attempt", "question", "messages", "tokens", "seconds", "axes", "reason")
 
 
@@ -80,17 +80,16 @@ def conversation(messages: Sequence[Mapping[str, str]]) -> str:
     return "\n".join(message["content"] for message in messages[1:])
 
 
-def settle(run: Run, config: Config, todo: Folder) -> Settled:
-    """Choose, and write the slots that stayed empty, with their passages, to `todo`."""
+def settle(run: Run, config: Config, todo: Folder, crashed: bool) -> Settled:
+    """Choose, and write the slots that stayed empty, with their passages, to `todo`; those that killed the engine if `crashed`."""
     settled = Settled()
     empty: list[Row] = []
     for slot, chosen, attempts in choose(run, config, settled):
-        if chosen is None:
+        if chosen is None and (crashed or not any(row["reason"] == CRASH for row in attempts)):
             empty.append(slot | {"attempt": max((int(row["attempt"]) for row in attempts), default=-1) + 1})
     texts = passage_texts(run, {slot["chunk_id"] for slot in empty} - {None})
-    for start in range(0, len(empty), TODO_ROWS):
-        rows = [slot | {"text": texts.get(slot["chunk_id"])} for slot in empty[start : start + TODO_ROWS]]
-        todo.write_table(rows_table(rows, TODO), f"{start:09d}")
+    rows = [slot | {"text": texts.get(slot["chunk_id"])} for slot in empty]
+    write_blocks(todo, rows, TODO, config.synthesize.in_flight)
     return settled
 
 

@@ -14,7 +14,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
-import ray.data
 
 from deepred_ray import models
 from deepred_ray.config import Config
@@ -24,6 +23,7 @@ from deepred_ray.errors import InputError
 from deepred_ray.report import build_report, render_html
 from deepred_ray.runs import STAGES, Manifest, Run, versions
 from deepred_ray.schema import RESPONSES, TOKENS
+from deepred_ray.stages.pool import on_engines, one_block_each
 from deepred_ray.stages.tables import Row
 from deepred_ray.stages.train import read_metrics
 from deepred_ray.storage import count_values, rows_table
@@ -102,7 +102,6 @@ def ask(config: Config, theme: Theme, base: str, adapter: str | None, items: lis
         for system in systems
         for item in items
     ]
-    gpus = config.synthesize.tensor_parallel if ray.cluster_resources().get("GPU", 0) else 0
     engine = EngineSettings(
         base,
         CONTEXT_TOKENS,
@@ -110,18 +109,8 @@ def ask(config: Config, theme: Theme, base: str, adapter: str | None, items: lis
         config.synthesize.tensor_parallel,
         lora_rank=config.train.rank if adapter else 0,
     )
-    answered = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-        AskPrompts,
-        fn_constructor_args=(engine, adapter, persona, Sampling(config.evaluate.max_tokens)),
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(
-            size=config.synthesize.engines,
-            max_tasks_in_flight_per_actor=IN_FLIGHT,
-            max_concurrent_calls_per_actor=IN_FLIGHT,
-        ),
-        num_cpus=1,
-        num_gpus=gpus,
-    )
+    arguments = (engine, adapter, persona, Sampling(config.evaluate.max_tokens))
+    answered = on_engines(one_block_each(rows), AskPrompts, arguments, config.synthesize, at_once=IN_FLIGHT)
     done: list[Row] = []
     with Meter("evaluate", len(rows), "answers") as meter:
         meter.update(0, "engine starting")

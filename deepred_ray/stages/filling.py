@@ -11,21 +11,21 @@ import itertools
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray.data
 
 from deepred_ray.config import SynthesizeConfig
 from deepred_ray.engine import EngineSettings, Reply, Sampling
 from deepred_ray.errors import ModelError
 from deepred_ray.restarting import RestartingEngine
-from deepred_ray.schema import CANDIDATES
+from deepred_ray.schema import CANDIDATES, SLOTS
 from deepred_ray.selftest import enforces_schema
+from deepred_ray.stages.pool import blocks, on_engines, read_block
 from deepred_ray.stages.tables import Row
 from deepred_ray.storage import Folder, rows_table, shard_name
 from deepred_ray.text import chatml, prompts, validating
@@ -36,7 +36,7 @@ from deepred_ray.text.reject import Reject
 from deepred_ray.theme import Theme
 
 MakeEngine = Callable[[EngineSettings], Any]
-BLOCKS = 8  # that an engine has at a time
+TODO = pa.schema([*SLOTS, ("text", pa.large_string()), ("attempt", pa.int32())])
 MOST_AT_ONCE = 4  # attempts at one slot
 DRAWS = 16  # of a question that is new
 WRITE_EVERY_S = 2.0
@@ -102,27 +102,8 @@ class Tally:
 
 def fill(todo: Folder, candidates: Folder, engine: EngineSettings, recipe: Recipe, make_engine: MakeEngine) -> Iterator[Tally]:
     """Stream attempts at the slots of todo/ into candidates/; yields what has been done so far, as it grows."""
-    settings = recipe.settings
-    gpus = settings.tensor_parallel if ray.cluster_resources().get("GPU", 0) and not settings.endpoint else 0
-    # An engine has twice the slots that it works on at a time, so that it never waits for the next block.
-    block = max(1, 2 * settings.in_flight // BLOCKS)
-    counts = (
-        ray.data.read_parquet(todo.path, filesystem=todo.filesystem)
-        .repartition(target_num_rows_per_block=block)
-        .map_batches(
-            FillSlots,
-            fn_constructor_args=(candidates, engine, recipe, make_engine),
-            batch_size=None,
-            compute=ray.data.ActorPoolStrategy(
-                min_size=min(settings.engines_least or settings.engines, settings.engines),
-                max_size=settings.engines,
-                max_tasks_in_flight_per_actor=BLOCKS,
-                max_concurrent_calls_per_actor=BLOCKS,
-            ),
-            num_cpus=1,
-            num_gpus=gpus,
-        )
-    )
+    arguments = (todo, candidates, engine, recipe, make_engine)
+    counts = on_engines(blocks(todo), FillSlots, arguments, recipe.settings, remote=bool(recipe.settings.endpoint))
     done = Tally(Counter(), 0)
     for batch in counts.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         for row in batch.to_pylist():
@@ -137,9 +118,9 @@ class FillSlots:
     A block that is given to another actor, because the first one died, goes on behind what the first one wrote.
     """
 
-    def __init__(self, candidates: Folder, engine: EngineSettings, recipe: Recipe, make_engine: MakeEngine) -> None:
+    def __init__(self, todo: Folder, candidates: Folder, engine: EngineSettings, recipe: Recipe, make_engine: MakeEngine) -> None:
         self.recipe = recipe
-        self.candidates = candidates
+        self.todo, self.candidates = todo, candidates
         self.checks = recipe.checks()
         self.asked = accepted_questions(candidates)
         self.engine = RestartingEngine(make_engine, engine)
@@ -148,23 +129,26 @@ class FillSlots:
         self.testing = asyncio.Lock()
         self.tested = recipe.contract == "plain"
 
-    async def __call__(self, batch: Mapping[str, Iterable[Any]]) -> AsyncIterator[pa.Table]:
-        rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+    async def __call__(self, batch: Mapping[str, Sequence[Any]]) -> AsyncIterator[pa.Table]:
+        rows = read_block(self.todo, batch, TODO)
         await self.test()
         writer = Writer(self.candidates, rows)
         earlier = Counter(attempt["example_id"] for attempt in writer.earlier)
         filled = {attempt["example_id"] for attempt in writer.earlier if attempt["reason"] is None}
-        pending = [
+        pending = {
             asyncio.ensure_future(self.fill(row | {"attempt": row["attempt"] + earlier[row["example_id"]]}))
             for row in rows
             if row["example_id"] not in filled
-        ]
+        }
         components = {row["example_id"]: row["component"] for row in rows}
         yield tally_table(writer.earlier, components)
-        for next_done in asyncio.as_completed(pending):
-            attempts = await next_done
+        while pending:
+            # Not longer than a write may wait: an engine that hangs must not keep finished rows from the disk.
+            done, pending = await asyncio.wait(pending, timeout=WRITE_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
+            attempts = [attempt for task in done for attempt in task.result()]
             await writer.add(attempts)
-            yield tally_table(attempts, components)
+            if attempts:
+                yield tally_table(attempts, components)
         await writer.write()
 
     async def test(self) -> None:
@@ -186,6 +170,8 @@ class FillSlots:
             self.active += 1
             try:
                 while len(attempts) < settings.attempts and all(attempt["reason"] for attempt in attempts):
+                    if any(attempt["reason"] == CRASH for attempt in attempts):
+                        break  # its passage, most likely; each more attempt would cost a start of the engine
                     spare = settings.in_flight // self.active if attempts else 1
                     width = min(max(1, spare), MOST_AT_ONCE, settings.attempts - len(attempts))
                     attempts += await asyncio.gather(*(self.attempt(row, *self.prompt(row, numbers)) for _ in range(width)))
@@ -297,6 +283,7 @@ class Writer:
         self.wrote = time.monotonic()
 
 
+CRASH = chatml.FAILED["crash"]
 COUNTED = pa.schema([CANDIDATES.field(name) for name in ("example_id", "reason", "tokens")])
 
 

@@ -7,12 +7,12 @@ fan-out 1:1
 
 import asyncio
 import statistics
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import ray
-import ray.data
 
 from deepred_ray import models
 from deepred_ray.config import Config
@@ -23,15 +23,15 @@ from deepred_ray.restarting import RestartingEngine
 from deepred_ray.runs import Run
 from deepred_ray.schema import CANDIDATES, CHUNKS, JUDGEMENTS, MESSAGE, SLOTS
 from deepred_ray.selftest import enforces_schema
-from deepred_ray.stages.tables import Row, ShardWriter, write
-from deepred_ray.storage import Folder, rows_table
+from deepred_ray.stages.pool import blocks, on_engines, read_block, write_blocks
+from deepred_ray.stages.tables import Row
+from deepred_ray.storage import Folder, rows_table, shard_name
 from deepred_ray.text.prompts import as_turns
 from deepred_ray.text.reject import Reject
 from deepred_ray.text.rubric import judge_messages, judge_schema, parse_judgement
 from deepred_ray.theme import Theme
 
 AXIS_TOKENS = 64  # a reason and a score
-JUDGED_A_SHARD = 32
 PENDING = pa.schema(
     [("example_id", pa.string()), ("attempt", pa.int16()), ("text", pa.large_string()), ("messages", pa.list_(MESSAGE))]
 )
@@ -54,32 +54,21 @@ def judge(
     model = judge_model(config)
     todo = run.folder / "synthesize" / "judging"
     todo.delete()
-    count: int = ray.get(ray.remote(num_cpus=0)(write_pending).remote(run, folder, slots, model, todo))
+    count: int = ray.get(ray.remote(num_cpus=0)(write_pending).remote(run, folder, slots, model, todo, settings.in_flight))
     if not count:
         return
     say(f"  {count} replies for {model.rsplit('/', 1)[-1]} to judge")
     engine = EngineSettings(model, settings.max_model_len, settings.kv_cache_gib, settings.tensor_parallel)
-    block = max(1, settings.in_flight // 4)
-    judged = (
-        ray.data.read_parquet(todo.path, filesystem=todo.filesystem)
-        .repartition(target_num_rows_per_block=block)
-        .map_batches(
-            Judge,
-            fn_constructor_args=(engine, theme, make_engine or Engine),
-            batch_size=None,
-            compute=ray.data.ActorPoolStrategy(
-                size=settings.engines, max_tasks_in_flight_per_actor=8, max_concurrent_calls_per_actor=8
-            ),
-            num_cpus=1,
-            num_gpus=settings.tensor_parallel if ray.cluster_resources().get("GPU", 0) else 0,
-        )
-    )
-    writer = ShardWriter({"judgements": (folder / "judgements", JUDGEMENTS)}, sort=lambda _: "judgements", key="example_id")
+    arguments = (todo, folder / "judgements", engine, theme, make_engine or Engine)
+    done: Counter[str] = Counter()
     with Meter("judge", count, "replies") as meter:
         meter.update(0, "engine starting")
-        for counts in write(judged, writer, JUDGED_A_SHARD):
-            failed = {reason: n for (_, reason), n in counts.items() if reason}
-            meter.update(counts.total(), f"without a score: {counts_text(failed)}" if failed else "")
+        judged = on_engines(blocks(todo), Judge, arguments, settings)
+        for batch in judged.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            for row in batch.to_pylist():
+                done[row["reason"]] += row["count"]
+            failed = {reason: n for reason, n in done.items() if reason}
+            meter.update(done.total(), f"without a score: {counts_text(failed)}" if failed else "")
     todo.delete()
 
 
@@ -91,7 +80,7 @@ def judge_model(config: Config) -> str:
     return model
 
 
-def write_pending(run: Run, folder: Folder, slots: Folder, model: str, todo: Folder) -> int:
+def write_pending(run: Run, folder: Folder, slots: Folder, model: str, todo: Folder, in_flight: int) -> int:
     """The accepted attempts that this judge has not seen, with their passages; how many there are."""
     accepted = (folder / "candidates").read_table(CANDIDATES, ["example_id", "attempt", "messages", "reason"]).to_pylist()
     known = scores(folder, model)
@@ -105,8 +94,7 @@ def write_pending(run: Run, folder: Folder, slots: Folder, model: str, todo: Fol
         {name: row[name] for name in ("example_id", "attempt", "messages")} | {"text": texts.get(chunk_of[row["example_id"]])}
         for row in wanted
     ]
-    if rows:
-        todo.write_table(rows_table(rows, PENDING), "pending")
+    write_blocks(todo, rows, PENDING, in_flight)
     return len(rows)
 
 
@@ -123,9 +111,13 @@ def mean_score(folder: Folder, model: str) -> float | None:
 
 
 class Judge:
-    """INPUT accepted attempts with their passages; OUTPUT judgements; fan-out 1:1. Holds one engine."""
+    """INPUT a block of accepted attempts with their passages; writes judgements/, one row an attempt; OUTPUT counts by reason
+    (empty: scored). Holds one engine."""
 
-    def __init__(self, engine: EngineSettings, theme: Theme, make_engine: Callable[[EngineSettings], Any]) -> None:
+    def __init__(
+        self, todo: Folder, judgements: Folder, engine: EngineSettings, theme: Theme, make_engine: Callable[[EngineSettings], Any]
+    ) -> None:
+        self.todo, self.judgements = todo, judgements
         self.rubric, self.description = theme.rubric, str(theme.facts["description"])
         self.model = engine.model
         self.engine = RestartingEngine(make_engine, engine)
@@ -133,14 +125,16 @@ class Judge:
         self.testing = asyncio.Lock()
         self.tested = False
 
-    async def __call__(self, batch: Mapping[str, Iterable[Any]]) -> Any:
+    async def __call__(self, batch: Mapping[str, Sequence[Any]]) -> AsyncIterator[pa.Table]:
         async with self.testing:
             if not self.tested and (fault := await enforces_schema(self.engine)):
                 raise ModelError(f"the judge {self.model} does not keep to a JSON schema: {fault}", "Name another --judge-model.")
             self.tested = True
-        rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-        judged = await asyncio.gather(*(self.judge(row) for row in rows))
-        yield rows_table(list(judged), JUDGEMENTS)
+        judged = await asyncio.gather(*(self.judge(row) for row in read_block(self.todo, batch, PENDING)))
+        name = shard_name(f"{row['example_id']}/{row['attempt']}" for row in judged)
+        await asyncio.to_thread(lambda: self.judgements.write_table(rows_table(judged, JUDGEMENTS), name))
+        counts = Counter(row["reason"] or "" for row in judged)
+        yield pa.table({"reason": pa.array(counts, pa.string()), "count": pa.array(counts.values(), pa.int64())})
 
     async def judge(self, row: Row) -> Row:
         messages = judge_messages(self.rubric, self.description, row["text"], as_turns(row["messages"]))

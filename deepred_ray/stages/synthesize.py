@@ -60,8 +60,8 @@ def run(run: Run, config: Config, theme: Theme, make_engine: MakeEngine | None =
     todo = run.folder / "synthesize" / "todo"
     for number in range(PASSES):
         todo.delete()
-        settled: Settled = in_task(settle, run, config, todo)
-        if not settled.empty or (number and settled.empty <= (1 - settings.least_filled) * settled.slots.total()):
+        settled: Settled = in_task(settle, run, config, todo, number == 0)
+        if not todo.files(".parquet") or (number and settled.empty <= (1 - settings.least_filled) * settled.slots.total()):
             break
         name = recipe.model.rsplit("/", 1)[-1]
         say(f"  {settled.empty} of {settled.slots.total()} slots to fill with {name}, {recipe.contract} replies")

@@ -15,11 +15,12 @@ from deepred_ray.engine import EngineSettings
 from deepred_ray.runs import Run
 from deepred_ray.schema import CANDIDATES
 from deepred_ray.stages import judging
-from deepred_ray.stages.choosing import TODO, passage_texts
-from deepred_ray.stages.filling import MakeEngine, Recipe, fill
+from deepred_ray.stages.choosing import passage_texts
+from deepred_ray.stages.filling import TODO, MakeEngine, Recipe, fill
+from deepred_ray.stages.pool import write_blocks
 from deepred_ray.stages.synthesize import PREVIEW, engine_maker, engine_settings, in_task, planned_slots, recipe_of
 from deepred_ray.stages.tables import Row
-from deepred_ray.storage import Folder, rows_table
+from deepred_ray.storage import Folder
 from deepred_ray.text.metrics import wilson
 from deepred_ray.text.prompts import Contract
 from deepred_ray.theme import Theme
@@ -92,7 +93,7 @@ def run_trial(run: Run, recipe: Recipe, engine: EngineSettings, make_engine: Mak
     folder.delete()
     texts = passage_texts(run, {slot["chunk_id"] for slot in slots if slot["chunk_id"]})
     rows = [slot | {"text": texts.get(slot["chunk_id"]), "attempt": 0} for slot in slots]
-    (folder / "todo").write_table(rows_table(rows, TODO), "todo")
+    write_blocks(folder / "todo", rows, TODO, recipe.settings.in_flight)
     started = datetime.now(UTC)
     for _ in fill(folder / "todo", folder / "candidates", engine, recipe, make_engine):
         pass
