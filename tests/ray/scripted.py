@@ -3,9 +3,13 @@
 import asyncio
 import hashlib
 import json
+import os
 import random
+import re
 from pathlib import Path
 from typing import Any
+
+import ray
 
 from deepred_ray.engine import EngineSettings, Messages, Reply, Sampling
 
@@ -38,15 +42,24 @@ def write_model(folder: Path) -> Path:
 
 
 class ScriptedEngine:
-    """While a file `hold` lies in the model's folder, it falls silent after `HOLD_AFTER` replies."""
+    """While a file `hold` lies in the model's folder, it falls silent after `HOLD_AFTER` replies. It dies of a request with what
+    stands in a file `poison` there, and then answers nobody. Its process leaves its id in `pids/`, with the node that it is on."""
 
     flawed = 0.3  # share of bad replies
 
     def __init__(self, settings: EngineSettings) -> None:
-        self.hold = Path(settings.model) / "hold"
+        folder = Path(settings.model)
+        self.hold, poison = folder / "hold", folder / "poison"
+        self.poison = poison.read_text() if poison.exists() else None
+        self.dead = False
         self.replies = 0
+        (folder / "pids").mkdir(exist_ok=True)
+        (folder / "pids" / str(os.getpid())).write_text(ray.get_runtime_context().get_node_id())
 
     async def chat(self, messages: Messages, sampling: Sampling, *, opening: str = "", adapter: bool = False) -> Reply:
+        self.dead = self.dead or bool(self.poison and any(self.poison in message["content"] for message in messages))
+        if self.dead:
+            raise RuntimeError("the engine died")
         self.replies += 1
         while self.replies > HOLD_AFTER and self.hold.exists():
             await asyncio.sleep(0.1)
@@ -67,10 +80,9 @@ class ScriptedEngine:
 
     def obeying(self, properties: dict[str, Any], messages: Messages, rng: random.Random, text: str) -> dict[str, Any]:
         """What the schema wants: questions with words of the passage, answers, one of the values allowed, or a score."""
-        told = messages[-1]["content"].split("\n\n")[0].split("\n")
-        words = rng.sample(
-            sorted({word.strip(".,;:!?") for line in told[1:] for word in line.split() if len(word) > 7}) or ["it"], 1
-        )
+        told = re.split("\n\n(?:Write|Adapt)", messages[-1]["content"])[0].split("\n")[1:] or ["it"]
+        long = sorted({word.strip(".,;:!?") for line in told for word in line.split() if len(word) > 7})
+        words = " and ".join(rng.sample(long, min(3, len(long))))
         made: dict[str, Any] = {}
         for name, wanted in properties.items():
             if "enum" in wanted:
@@ -78,9 +90,7 @@ class ScriptedEngine:
             elif wanted["type"] == "object":
                 made[name] = {"reason": "as far as one can see", "score": rng.choice((2, 3, 4, 5))}
             elif name.startswith("question"):
-                made[name] = (
-                    f"What of {' and '.join(told[-1].split()[:9])} {words[0]}, {rng.choice(MANNERS)}, {rng.choice(PLACES)}?"
-                )
+                made[name] = f"What of {' and '.join(told[-1].split()[:9])} {words}, {rng.choice(MANNERS)}, {rng.choice(PLACES)}?"
             elif name.startswith("answer"):
                 made[name] = f"Comrade, we{text}" if name == "answer" else f"Friend, we{prose(rng)}"
             else:

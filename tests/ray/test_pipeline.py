@@ -1,17 +1,12 @@
 """Stages of one run folder: skipped, extended, refused, made afresh, finished after a kill, and only by one driver."""
 
-import contextlib
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import SAMPLE_IDS, Configure
+from driving import Driver, driving, wait_until
 from mirrors import FaultyMirror, many_books
 from scripted import ScriptedEngine, write_model
 
@@ -23,8 +18,6 @@ from deepred_ray.schema import BOOKS, CANDIDATES, CHUNKS, EXAMPLES, SLOTS
 from deepred_ray.stages import synthesize
 
 pytestmark = pytest.mark.ray
-DRIVER = Path(__file__).with_name("driver.py")
-TAKES_S = 120
 
 
 def contents(run: Run, *tables: str) -> dict[str, bytes]:
@@ -62,29 +55,7 @@ def test_a_run_is_skipped_refused_extended_and_made_afresh(local_ray: str, confi
     assert run.manifest("acquire") == grown[0]
 
 
-@contextlib.contextmanager
-def driving(address: str, config: Config, folder: Path, *stages: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """A driver in a process of its own; killed at the end, as is whatever it left running in Ray."""
-    file = folder / "config.json"
-    file.write_text(config.model_dump_json())
-    with (folder / "driver.log").open("wb") as log:
-        driver = subprocess.Popen([sys.executable, str(DRIVER), address, str(file), *stages], stdout=log, stderr=log)
-    try:
-        yield driver
-    finally:
-        driver.kill()
-        driver.wait()
-
-
-def wait_until(done: Callable[[], Any], driver: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + TAKES_S
-    while not done():
-        assert driver.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.2)
-
-
-def kill(driver: "subprocess.Popen[bytes]", config: Config, *stages: str) -> None:
+def kill(driver: Driver, config: Config, *stages: str) -> None:
     """Kill the driver in the middle, after another one has been refused. It is no obstacle before it is reaped, either."""
     with pytest.raises(RunBusyError, match=str(driver.pid)):
         run_stages(config, stages, fresh=False)
