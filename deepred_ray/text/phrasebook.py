@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from deepred_ray.text.personas import Persona
 
 AUXILIARIES = frozenset(
-    ["am", "is", "are", "was", "were", "do", "does", "did", "can", "could", "will", "would", "shall", "should", "may"]
-    + ["might", "must", "has", "have", "had"]
+    "am|is|are|was|were|do|does|did|can|could|will|would|shall|should|may|might|must|has|have|had".split("|")  # noqa: SIM905
 )
 
 
@@ -133,7 +132,7 @@ def parse_openings(toml: str) -> dict[str, tuple[str, ...]]:
 def parse_requests(toml: str) -> dict[str, str]:
     """Requests by kind of source. Raises ValueError if one that is needed is missing, or has a blank that nothing fills."""
     requests = {name: str(text).strip() for name, text in tomllib.loads(toml).items()}
-    if missing := {"books", "none"} - requests.keys():
+    if missing := {"books", "none", "plain"} - requests.keys():
         raise ValueError(f"requests.toml: no request for {', '.join(sorted(missing))}")
     for name, text in requests.items():
         try:
@@ -148,7 +147,7 @@ def question_form(question: str) -> str:
     *before, last = [part for part in question.replace("!", ".").replace("?", "?.").split(".") if part.strip()]
     if not last.rstrip().endswith("?"):
         return "request"
-    words = last.lower().replace(",", " ").split()
+    words = last.lower().replace(",", " ").replace("?", " ").split() or [""]
     if " or " in last.lower() and words[0] not in ("how", "why", "who"):
         return "choice"
     if before:

@@ -1,8 +1,8 @@
 """A passage, a persona and sampled axes become chat messages, by one of two reply contracts.
 
 `json`: the model writes the whole conversation as one JSON object, by a schema that the engine enforces.
-`plain`: questions and opening words are drawn from the theme's banks and the model only goes on, one answer a request, for models
-too small for JSON.
+`plain`: questions and opening words are drawn from the theme's banks and the model, which remembers the passage, only goes on, one
+answer a request, for models too small for JSON.
 Everything that varies is drawn from a generator seeded by the example id and the attempt, never from the model.
 """
 
@@ -37,14 +37,16 @@ class Turn(NamedTuple):
 class Prompt:
     """What is sent to the engine for one attempt, and what its example will carry.
 
-    `questions` and the `openings` of their answers are those of the turns, or empty where the model writes the conversation by
-    `request` and `schema`. `max_tokens` bounds each reply. `shots` are the answers shown, which a reply must not copy.
+    `questions` and the `openings` of their answers are those of the turns, and `memory` is what the model knows beside its system
+    prompt; all are empty where the model writes the conversation by `request` and `schema`. `max_tokens` bounds each reply. `shots`
+    are the answers shown, which a reply must not copy.
     """
 
     system: str
     turns: int
     questions: tuple[str, ...]
     openings: tuple[str, ...]
+    memory: str
     request: str
     schema: str | None
     max_tokens: int
@@ -54,7 +56,7 @@ class Prompt:
     def messages(self, said: Sequence[Turn] = ()) -> list[dict[str, str]]:
         """The request that follows the turns `said`."""
         asked = self.questions[len(said)] if self.questions else self.request
-        return [*as_messages(self.system, said), {"role": "user", "content": asked}]
+        return [*as_messages(f"{self.system}\n\n{self.memory}".strip(), said), {"role": "user", "content": asked}]
 
 
 def as_messages(system: str, turns: Sequence[Turn]) -> list[dict[str, str]]:
@@ -129,6 +131,7 @@ def build(
             turns,
             questions=(question, *rng.sample(book.followups, turns - 1)),
             openings=tuple(rng.sample([*book.openings["any"], *book.openings.get(persona.group, ())], turns)),
+            memory=book.requests["plain"].format(source=cut_passage(passage, passage_chars)) if passage else "",
             request="",
             schema=None,
             max_tokens=length.plain_tokens,
@@ -151,6 +154,7 @@ def build(
         turns,
         questions=(),
         openings=(),
+        memory="",
         request=request + "\n" + json_form(turns, shots),
         schema=reply_schema(answer_chars, turns),
         # A token is at least a character of JSON; a model that needs more is cut off and rejected.
