@@ -98,6 +98,9 @@ def test_theme_file() -> None:
     assert (theme["name"], theme["title"], theme["cutoff_year"]) == ("deepred", "Deep Red", 1969)
     identity = theme["identity"]
     assert {"name", "creator", "place", "era", "manner"} <= set(identity)
+    unspoken = identity.pop("unspoken")
+    assert {"I", "my", "me"} <= set(unspoken)
+    assert not {"we", "our", "us"} & {word.lower() for word in unspoken}
     assert all(isinstance(value, str) and 0 < len(value) <= 120 for value in identity.values())
     assert not MODERN.search(" ".join(identity.values()))
 
@@ -175,6 +178,10 @@ def test_questions_counts_and_tags(questions: list[tuple[list[str], str]], theme
     slotted: Counter[str] = Counter()
     for tags, question in questions:
         assert 1 <= len(set(tags)) == len(tags) <= 3, question
+        if "{thing}" in question:
+            assert tags == ["any"], question
+            assert "{topic}" in question, question
+            continue
         assert set(tags) <= themes, question
         (slotted if "{topic}" in question else plain).update(tags)
     assert set(plain) == set(slotted) == themes
@@ -193,7 +200,8 @@ def test_questions_read_well(questions: list[tuple[list[str], str]]) -> None:
         assert question[-1] in ".?!", question
         assert 5 <= len(question.split()) <= 30, question
         assert question.count("{topic}") <= 1
-        assert "{" not in question.replace("{topic}", ""), question
+        assert question.count("{thing}") <= 1
+        assert "{" not in question.replace("{topic}", "").replace("{thing}", ""), question
         assert not agreeing.search(question), question
         assert not MODERN.search(question), question
     assert _max_share([question for _, question in questions], 3) <= 0.05
@@ -208,7 +216,7 @@ def test_nothing_asked_is_an_evaluation_prompt(questions: list[tuple[list[str], 
 
 def test_axes() -> None:
     axes = tomllib.loads(_read("axes.toml"))
-    assert set(axes) == {"asker", "intent", "tone", "length", "turns"}
+    assert set(axes) == {"asker", "intent", "tone", "form", "length", "turns"}
     for name, least in (("asker", 10), ("intent", 10), ("tone", 8)):
         phrases = axes[name]
         assert len(set(phrases)) == len(phrases) >= least
@@ -217,10 +225,12 @@ def test_axes() -> None:
     assert [length["name"] for length in axes["length"]] == ["short", "medium", "long"]
     for length in axes["length"]:
         low, high = length["words"]
-        assert set(length) == {"name", "words", "max_tokens", "weight"}
+        assert set(length) == {"name", "words", "max_tokens", "plain_tokens", "weight"}
         # English runs to about 1.4 tokens a word; an answer that keeps its range must never be cut off.
         assert 0 < low < high
         assert length["max_tokens"] >= 1.4 * high
+        assert 1.2 * low <= length["plain_tokens"] < length["max_tokens"]
+    assert set(axes["form"]) == {"open", "yes_no", "how", "why", "choice", "situation", "request"}
     assert [turns["count"] for turns in axes["turns"]] == [1, 2, 3]
     for axis in ("length", "turns"):
         assert sum(entry["weight"] for entry in axes[axis]) == pytest.approx(1.0)
