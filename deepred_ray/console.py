@@ -14,7 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 LINE_EVERY_S = 10.0
-console = Console(highlight=False)
+# No emoji: `:crown:` in a text that is shown is no wish for a picture of one.
+console = Console(highlight=False, emoji=False)
 
 
 @contextlib.contextmanager

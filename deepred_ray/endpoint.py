@@ -37,7 +37,8 @@ class EndpointEngine:
                 served = [model.id for model in client.models.list()]
         except openai.AuthenticationError as error:
             raise ModelError(f"the server at {self.url} refuses the key", f"Put the right one into ${KEY}.") from error
-        except openai.OpenAIError as error:
+        # What answers with something else, such as a web page, makes the client stumble.
+        except (openai.OpenAIError, AttributeError, TypeError, ValueError) as error:
             raise ModelError(
                 f"no OpenAI-compatible server answers at {self.url}: {error}", "Start it, or mend --synthesize.endpoint."
             ) from error
@@ -86,7 +87,8 @@ class EndpointEngine:
     async def _whole(self, request: dict[str, Any]) -> Reply:
         done = await self._open().chat.completions.create(**request)
         choice, usage = done.choices[0], done.usage
-        return Reply(choice.message.content or "", choice.finish_reason or "error", usage.prompt_tokens, usage.completion_tokens)
+        asked, made = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
+        return Reply(choice.message.content or "", choice.finish_reason or "error", asked, made)
 
     async def _timed(self, request: dict[str, Any]) -> Reply:
         started = time.monotonic()

@@ -52,15 +52,16 @@ def lineage(run: Run, example_id: str) -> Row:
     judgements = all_rows(run, "judgements", JUDGEMENTS, "example_id", example_id)
     verdicts = [row for (name, _), row in review.latest(run).items() if name == example_id]
     trained = first(run, "tokens", TOKENS, "example_id", example_id)
+    example = first(run, "examples", EXAMPLES, "example_id", example_id)
     return {
         "slot": slot,
         "book": book,
         "passage": passage,
         "attempts": attempts,
-        "prompt": rebuilt_prompt(run, slot, passage, attempts),
+        "prompt": rebuilt_prompt(run, slot, passage, attempts, example),
         "judgements": judgements,
         "reviews": verdicts,
-        "example": first(run, "examples", EXAMPLES, "example_id", example_id),
+        "example": example,
         "reject": first(run, "rejects/synthesize", REJECTS, "id", example_id),
         "tokens": {"total": len(trained["input_ids"]), "trained": sum(trained["trained"])} if trained else None,
     }
@@ -79,14 +80,14 @@ def first(run: Run, table: str, schema: pa.Schema, column: str, value: str, with
     return next(iter(all_rows(run, table, schema, column, value, without)), None)
 
 
-def rebuilt_prompt(run: Run, slot: Row, passage: Row | None, attempts: list[Row]) -> Row | None:
+def rebuilt_prompt(run: Run, slot: Row, passage: Row | None, attempts: list[Row], example: Row | None) -> Row | None:
     """The first request of the attempt that was chosen, or of the last, made again from the theme as it is now; `same` says whether
     that is what the engine was asked then."""
     if not attempts:
         return None
     from deepred_ray.stages.filling import Recipe, prompt_sha
 
-    attempt = next((row for row in attempts if row["reason"] is None), attempts[-1])
+    attempt = next((row for row in attempts if example and row["attempt"] == example["attempt"]), attempts[-1])
     config = load((run.folder / "config.json").read_json(), "config.json")
     try:
         recipe = Recipe(Theme.find(config.theme), config.synthesize, attempt["axes"]["contract"], attempt["model"])

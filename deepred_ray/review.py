@@ -26,12 +26,19 @@ PASSAGE_CHARS = 500
 
 def rejected_by_hand(run: Run) -> set[str]:
     """Examples whose present attempt was last judged `reject`."""
+    return {example_id for example_id, row in present(run).items() if row["verdict"] == "reject"}
+
+
+def present(run: Run) -> dict[str, Row]:
+    """The last verdict on the present attempt of each example; what was said of another attempt does not count."""
     verdicts = latest(run)
     if not verdicts:
-        return set()
+        return {}
     examples = run.table("examples").read_table(EXAMPLES, ["example_id", "attempt"]).to_pylist()
     return {
-        row["example_id"] for row in examples if verdicts.get((row["example_id"], row["attempt"]), {}).get("verdict") == "reject"
+        row["example_id"]: verdicts[row["example_id"], row["attempt"]]
+        for row in examples
+        if (row["example_id"], row["attempt"]) in verdicts
     }
 
 
@@ -51,8 +58,8 @@ def review(run: Run, options: argparse.Namespace) -> int:
     if not examples:
         raise InputError(f"run {run.name} has no examples to review", f"Make them first: deepred synthesize --run {run.name}")
     if options.list:
-        for (example_id, attempt), row in sorted(latest(run).items()):
-            if row["verdict"] == "reject" and example_id in examples and examples[example_id]["attempt"] == attempt:
+        for example_id, row in sorted(present(run).items()):
+            if row["verdict"] == "reject":
                 console.print(f"{example_id}  {escape(row['note'] or '')}", soft_wrap=True)
         return 0
     if options.reject or options.restore:
@@ -162,7 +169,7 @@ def record(run: Run, example: Row, verdict: str, note: str) -> None:
 
 
 def conclude(run: Run) -> None:
-    counts = Counter(row["verdict"] for row in latest(run).values())
+    counts = Counter(row["verdict"] for row in present(run).values())
     console.print(f"{counts['keep']} kept, {counts['reject']} rejected by hand")
     if counts["reject"]:
         console.print(

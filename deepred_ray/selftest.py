@@ -29,7 +29,7 @@ async def enforces_schema(engine: Any) -> str | None:
         return f"the reply ended by {reply.finish_reason}: {reply.text[:80]!r}"
     try:
         found = json.loads(reply.text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return f"the reply is no JSON: {reply.text[:80]!r}"
     if not isinstance(found, dict) or found.keys() != {"colour", "word"}:
         return f"the reply has other keys: {reply.text[:80]!r}"

@@ -75,11 +75,14 @@ def write_dataset(
 ) -> None:
     """dataset/theme_dataset.jsonl with all examples, _train and _val with theirs, stats.json, pictures and README.md.
 
-    `reviewed_out` are the examples that were rejected by hand: they are in no file. Raises ValueError if none is left.
+    `reviewed_out` are the examples that were rejected by hand: they are in no file. Where none is left, there is no dataset/.
     """
     folder = run.folder / "dataset"
     removed = set(reviewed_out)
     kept = [example for example in examples if example["example_id"] not in removed]
+    if not kept:
+        folder.delete()
+        return
     for name, split in (("theme_dataset", None), ("theme_dataset_train", "train"), ("theme_dataset_val", "val")):
         lines = [chatml_line(example) for example in kept if split in (None, example["split"])]
         (folder / f"{name}.jsonl").write_bytes("".join(lines).encode())

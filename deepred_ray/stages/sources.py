@@ -52,10 +52,11 @@ def import_passages(run: Run, files: Iterable[str], theme: Theme) -> None:
                 fields = json.loads(line) if isinstance(line, str) else line
                 if missing := [key for key in ("id", "text") if fields[key] is None]:
                     raise ValueError(f"no {' and no '.join(missing)}")
-                row = {"chunk_id": str(fields["id"]), "title": str(fields.get("title", "")), "text": str(fields["text"])}
+                row = {"chunk_id": str(fields["id"]), "title": str(fields.get("title") or ""), "text": str(fields["text"])}
+                work = fields.get("book_id")
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(f"{path}, row {number}: no passage with id and text: {error!r}") from error
-            row["book_id"] = str(fields.get("book_id", row["chunk_id"]))
+            row["book_id"] = row["chunk_id"] if work is None else str(work)
             rows.append(row | {"start": 0, "end": len(row["text"]), "kept": True, "reason": None, "twin_of": None})
         run.table("chunks").write_table(passage_table(rows, theme), shard_name([str(path.resolve())]))
 
@@ -70,7 +71,7 @@ def import_sources(run: Run, folders: Mapping[str, str], theme: Theme) -> None:
     known: dict[str, str] = index.read_json() if index.exists() else {}
     for kind, folder in folders.items():
         root = Path(folder).expanduser()
-        files = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES[kind])
+        files = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES[kind] and path.is_file())
         if not files:
             raise InputError(f"--synthesize.{kind} {root}: no folder with {' or '.join(SUFFIXES[kind])} files")
         for path in files:

@@ -35,7 +35,10 @@ def stem(word: str) -> str:
     """A word without its commonest English endings: "labours", "labouring" and "labour" are one. Rough, and the same for both
     sides of a comparison."""
     short = _ENDINGS.sub("", word)
-    return short if len(short) >= LEAST_LETTERS - 1 else word
+    if len(short) >= LEAST_LETTERS - 1:
+        return short
+    # Too little is left of "kings" and "nations"; a plural they are all the same.
+    return word.removesuffix("s") if len(word) > LEAST_LETTERS else word
 
 
 def content(text: str, common: Set[str]) -> set[str]:

@@ -14,7 +14,8 @@ _TRANSITION = re.compile(r"[A-Z ]+TO:$|(?:FADE|CUT|DISSOLVE)\b[A-Z ]*[.:]?$|>(?!
 _NOT_SPOKEN = re.compile(
     r"#|=|={3,}$|\d+\.?$|\(?(?:CONTINUED|MORE)\)?:?(?: \(\d+\))?$"
 )  # sections, synopses, page breaks and their marks
-_CUE = re.compile(r"@(?P<forced>.+)|(?P<name>(?=.*[A-Z])[^a-z:]{2,40})")
+# An extension may be in small letters: VETROVA (on the radio).
+_CUE = re.compile(r"@(?P<forced>.+)|(?P<name>(?=[^(]*[A-Z])[^a-z:(]{2,40}(?:\([^()]*\)\s*)*\^?)")
 _EXTENSION = re.compile(r"\s*\([^)]*\)\s*|\s*\^$")
 _PLAY = re.compile(r"(?P<name>[A-Z][A-Z .'’-]{1,30}[A-Z]):\s+(?P<said>\S.*)")
 _EMPHASIS = re.compile(r"(?<!\\)(?:\*{1,3}|_)(?=\S)|(?<=\S)(?<!\\)(?:\*{1,3}|_)")

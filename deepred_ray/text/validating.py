@@ -40,7 +40,7 @@ META = re.compile(
     r"|\baccording to (?:the|this) (?:archive|speech|scene|script)\b"
     r"|\b(?:role-?play|fictional|in character|out of character)\b"
     r"|\bi(?:'m| am) (?:sorry|unable to)\b|\b(?:i|we) can(?:'t|not) (?:assist|help)\b"
-    r"|\bhow (?:can|may) (?:i|we) (?:help|assist)\b|\bsure[,!] here\b"
+    r"|\bhow (?:can|may) (?:i|we) (?:help|assist)(?: you\b|\?)|\bsure[,!] here\b"
     r"|\bhere(?:'s| is) (?:a|an|the|your) (?:answer|response|example)\b"
     r"|\bfeel free to\b|\blet me know if\b|\bhope this helps\b",
     re.I,

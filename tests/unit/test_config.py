@@ -34,7 +34,7 @@ def written(tmp_path: Path, text: str) -> str:
         ("[train]\nlearning_rate = nan", ["`train.learning_rate` = nan", "greater than 0"]),
         ("[train]\nprecision = 'f8'", ["`train.precision` = 'f8'", "'bf16'"]),
         ("[export]\nquantizations = ['q8_0', 'q9']", ["`export.quantizations.1` = 'q9'"]),
-        ("[synthesize]\nvalidation_share = 1.0", ["`synthesize.validation_share` = 1.0", "less than 1"]),
+        ("[synthesize]\nvalidation_share = 0.6", ["`synthesize.validation_share` = 0.6", "less than or equal to 0.5"]),
         ("run = '../elsewhere'", ["`run` = '../elsewhere'", "pattern"]),
         ("[train]\nepochs = 0\nrank = 0\nwarmth = 1", ["`train.epochs` = 0", "`train.rank` = 0", "unknown setting `train.warmth`"]),
         ("[synthesize]\npassages = -5", ["`synthesize.passages` = -5"]),
@@ -126,8 +126,9 @@ def test_demo_asks_no_foreign_host_and_others_keep_their_distance() -> None:
 
 def test_flags_win_over_the_file_and_leave_the_rest(tmp_path: Path) -> None:
     file = written(tmp_path, "run = 'filed'\nmodel = 'a/b'\n[acquire]\nids = [1, 2]\ndelay = 7\n[train]\nepochs = 9\nrank = 8")
-    config, fresh, plan = parse_config("run", ["--config", file, "--ids", "3", "--train.epochs", "2", "--fresh"])
-    assert (fresh, plan) == (True, False)
+    asked = parse_config("run", ["--config", file, "--ids", "3", "--train.epochs", "2", "--fresh"])
+    config = asked.config
+    assert asked == Asked(config, fresh=True)
     assert (config.run, config.model, config.acquire.delay, config.train.rank) == ("filed", "a/b", 7, 8)
     assert config.acquire.ids == (3,)
     assert config.train.epochs == 2
@@ -174,6 +175,11 @@ def test_settings_of_stages_that_a_command_does_not_show_come_from_the_file(tmp_
         ("synthesize", ["--input", "a.jsonl"], {"synthesize": {"input": ("a.jsonl",)}}),
         ("synthesize", ["--input=a.jsonl"], {"synthesize": {"input": ("a.jsonl",)}}),
         (
+            "synthesize",
+            ["--endpoint", "http://127.0.0.1:1234", "--judge-model", "e/f", "--synthesize.scripts", "films"],
+            {"synthesize": {"endpoint": "http://127.0.0.1:1234", "judge_model": "e/f", "scripts": "films"}},
+        ),
+        (
             "evaluate",
             ["--ray.address", "auto", "--evaluate.prompts", "5"],
             {"ray": {"address": "auto"}, "evaluate": {"prompts": 5}},
@@ -202,11 +208,19 @@ def test_naming_ids_means_to_select_by_them(tmp_path: Path, named: str) -> None:
 def test_naming_subjects_means_to_select_by_them_unless_the_catalogue_is(tmp_path: Path, named: str, selection: str) -> None:
     file = written(tmp_path, f"[acquire]\nselection = '{named}'" if named else "")
     words = ["--config", file, "--subjects", "Chess", "Mars (Planet)", "--max-per-subject", "5", "--plan"]
-    config, fresh, plan = parse_config("acquire", words)
-    assert (fresh, plan) == (False, True)
-    acquire = config.acquire
+    asked = parse_config("acquire", words)
+    acquire = asked.config.acquire
+    assert asked == Asked(asked.config, plan=True)
     assert (acquire.selection, acquire.subjects, acquire.max_per_subject) == (selection, ("Chess", "Mars (Planet)"), 5)
     assert parse_config("acquire", ["--config", file, "--subjects", "Chess", "--ids", "5"])[0].acquire.selection == "ids"
+
+
+def test_only_synthesize_can_be_tried(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = parse_config("synthesize", ["--preview", "8", "--benchmark", "--models", "a,b/c"])
+    assert asked == Asked(asked.config, preview=8, benchmark=True, models="a,b/c")
+    for flag in ("--preview", "--benchmark", "--models"):
+        assert main(["corpus", flag, "8"]) == 2
+        assert flag in capsys.readouterr().err
 
 
 def test_only_acquire_has_a_plan(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -19,7 +19,7 @@ class Mortal:
     """Answers what it is asked. It dies of any request named in `poison`, with all that are in flight, and stays dead."""
 
     made = 0
-    answered: Counter[str] = Counter()
+    answered: ClassVar[Counter[str]] = Counter()
     poison: frozenset[str] = frozenset()
 
     def __init__(self, _: EngineSettings) -> None:

@@ -1,5 +1,7 @@
 """Scripts: Fountain's elements, plain typescripts and plays, and excerpts that lose no speech."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,13 +63,34 @@ def test_fountain() -> None:
 
 
 def test_a_typescript() -> None:
-    script = "          12.\n\n     EXT. CANAL\n\n  The ice groans.\n\n          ORLOV (CONT'D)\n      (to the others)\n    Stand back.\n    All of you!\n\n   (MORE)\n"
+    script = "          12.\n\n     EXT. CANAL\n\n  The ice groans.\n\n          ORLOV (CONT'D)\n      (to the others)\n"
+    script += "    Stand back.\n    All of you!\n\n   (MORE)\n"
     found = [(each.kind, each.speaker, each.text) for each in elements(script)]
     assert found == [
         ("scene", "", "EXT. CANAL"),
         ("action", "", "The ice groans."),
         ("dialogue", "ORLOV", "Stand back. All of you!"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("cue", "speaker"),
+    [
+        ("ORLOV (V.O.)", "ORLOV"),
+        ("ORLOV (on the radio)", "ORLOV"),
+        ("ORLOV (softly) (CONT'D)", "ORLOV"),
+        ("OLD ORLOV (off) ^", "OLD ORLOV"),
+        ("R2", "R2"),
+        ("ДР. ORLOV", "ДР. ORLOV"),
+    ],
+)
+def test_a_cue_and_its_extensions(cue: str, speaker: str) -> None:
+    assert [(each.speaker, each.text) for each in elements(f"{cue}\nStand back.\n")] == [(speaker, "Stand back.")]
+
+
+@pytest.mark.parametrize("line", ["Orlov (V.O.)", "(softly)", "12 (see below)", "a (B)"])
+def test_a_line_that_is_no_cue(line: str) -> None:
+    assert [each.kind for each in elements(f"{line}\nStand back.\n")] == ["action"]
 
 
 def test_a_play() -> None:
@@ -117,4 +140,4 @@ def test_no_speech_is_lost(script: list[tuple[str, int] | str]) -> None:
     made = excerpts(text, size=400, minimum=100)
     assert "\n".join(each.text for each in made).split("\n") == said
     assert all(len(each.text) >= 100 for each in made) or len(made) == 1
-    assert all(first.end <= second.start for first, second in zip(made, made[1:], strict=False))
+    assert all(first.end <= second.start for first, second in itertools.pairwise(made))

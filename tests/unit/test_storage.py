@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from deepred_ray import storage
 from deepred_ray.errors import DeepredError, InputError
-from deepred_ray.schema import BOOKS, CANDIDATES, CHUNKS, EXAMPLES, REJECTS, TOKENS
+from deepred_ray.schema import BOOKS, CANDIDATES, CHUNKS, EXAMPLES, JUDGEMENTS, REJECTS, TOKENS
 from deepred_ray.storage import Folder, count_values, file_sha256, rows_table, shard_name
 
 PAIR = pa.schema([("a", pa.string()), ("b", pa.int64())])
@@ -148,8 +148,9 @@ def test_tables_come_back_as_they_went(tmp_path: Path) -> None:
     cases = [
         (BOOKS, row(BOOKS, book_id="1", authors=["A. Bogdanov", "Ё"], subjects=[], death_year=-43, text="x\n" * 9, fetched_at=at)),
         (CHUNKS, row(CHUNKS, chunk_id="1:0-9", themes=[("mars", 3), ("labour", 1)], total=4, score=0.5, kept=True)),
-        (CANDIDATES, row(CANDIDATES, example_id="core-1", attempt=0, axes=[("tone", "calm")], reply="\u2028")),
+        (CANDIDATES, row(CANDIDATES, example_id="core-1", attempt=0, axes=[("tone", "calm")], replies=["\u2028", ""])),
         (EXAMPLES, row(EXAMPLES, messages=[{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "«Так»"}])),
+        (JUDGEMENTS, row(JUDGEMENTS, example_id="core-1", attempt=2, score=3.5, scores=[("period", 3)], reasons=[("period", "Ё")])),
         (TOKENS, row(TOKENS, input_ids=[1, 2**31 - 1], trained=[False, True])),
         (REJECTS, row(REJECTS)),
     ]
