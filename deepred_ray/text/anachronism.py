@@ -1,7 +1,8 @@
 """The temporal gate: does a text use words, names, senses or dates that its cutoff year cannot know?
 
 The lexicon is data (`anachronisms.tsv`); this module reads it and looks it up word by word. A word that is older
-than its modern sense ("cloud", "mouse") hits only near a word of the modern sense.
+than its modern sense ("cloud", "mouse") hits only near a word of the modern sense. What no list of words can hold, such
+as addresses of the web, are patterns. Years are read by rules of their own.
 """
 
 import itertools
@@ -13,39 +14,65 @@ from typing import Final, Literal, cast, get_args
 
 from deepred_ray.text.reject import Reject
 
-Kind = Literal["coinage", "name", "sense"]
+Kind = Literal["coinage", "name", "sense", "pattern"]
 
 COLUMNS: Final = ("term", "year", "kind", "case", "source", "context", "note")
-SENSE_REACH: Final = 8
+SENSE_REACH: Final = 12
 """Words on each side of a `sense` term in which one of its context words must stand."""
 LAST_YEAR: Final = 2030
 """Explicit years above this are taken for prophecy: period fiction is full of them."""
 
 _COMMON = frozenset(["about", "an", "as", "from", "her", "his", "man", "new", "our", "that", "the", "this", "your"])
 _WORD = re.compile(r"[^\W_]+")
-_JOIN = re.compile(r"[\s\-\u2010-\u2013/&'\u2019]*|(?<=\b\w)\.\s?|\.")
-_YEAR = re.compile(r"(?<![\d.,])(?:19|20)\d\d(?!\d|,\d)")
-# A date ("in 1984", "July 20, 1984", "the 1980s") is known by what stands before it and no counted noun after.
+_DOUBLED = re.compile(r"[^aeiou]*[aeiou][bdgklmnprt]")
+"""A verb of one syllable that doubles its last letter."""
+_JOIN = re.compile(r"[:\s\-\u2010-\u2013/&'\u2019]*|(?<=\b\w)\.\s?|\.")
+_SHOUT = re.compile(r"\b[A-Z]{2,}[,:]?\s+$")
+_SHOUTS = re.compile(r"[,:]?\s+[A-Z]{2,}\b")
+_YEAR = re.compile(r"(?:1[89]|20)\d\d(?!\d|[.,]\d|(?!s\b)[^\W_])")
+_INSIDE = re.compile(r"[^\W_]$|[\d.,:$\u00a3#\u2013-]$")
+"""Before a year: it is the end of a longer number, of a range or of a sum."""
+# "In 1984", "July 20, 1984" and "© 1984" are dates however round the number; other numbers are unless they look counted.
 _DATED = re.compile(
     r"(?:\b(?:Jan(?:uary|\.)|Feb(?:ruary|\.)|Mar(?:ch|\.)|Apr(?:il|\.)|May|June|July|Aug(?:ust|\.)|Sept?(?:ember|\.)"
     r"|Oct(?:ober|\.)|Nov(?:ember|\.)|Dec(?:ember|\.))\s+(?:\d{1,2}(?:st|nd|rd|th)?,?\s+)?(?:of\s+)?"
     r"|\b(?i:year|summer|autumn|fall|winter|spring|since|circa|copyright|until|during|after|before|from|between"
     r"|(?<!one )in)\s+(?:of\s+)?(?:early\s+|late\s+|mid-?)?|©\s*)$"
 )
-_DECADE = re.compile(r"\b(?:the|late|early|mid)[\s-]+$", re.IGNORECASE)
+_NUMBERED = re.compile(
+    r"(?:\b(?:nos?|pp?|pages?|lines?|numbers?|numbered|some|about|over|nearly|almost|than|only|least|full|or|at|to)\.?"
+    r"|[\u00a7=+*|])\s*$",
+    re.IGNORECASE,
+)
+_DETERMINED = re.compile(r"\b(?:the|a|its|this|that)\s+$", re.IGNORECASE)
 _DECADE_END = re.compile(r"['\u2019]?s\b")
-_COUNTED = re.compile(r"\s+(?:(?!(?:was|is|his|this|its|has|as|us)\b)[a-z]+s|feet|men|women|people|million|per|square|B\.?C)\b")
-# A date that the speaker looks forward to betrays no knowledge of it.
-_FUTURE = re.compile(r"\b(?:will|shall|someday|tomorrow)\b|\bby (?:the )?(?:year|beginning|middle|end|close)?\s*$", re.IGNORECASE)
+_COUNTED = re.compile(
+    r"\s+(?:(?!(?:was|is|his|this|its|has|as|us|across|always|perhaps|less|unless|besides|thus|yes|plus|minus|versus|does"
+    r"|\w+wards)\b)[a-z]+s|people)\b"
+)
+_MEASURED = re.compile(
+    r"[\s-]+(?:feet|foot|ft|lbs?|miles?|yards?|yds?|tons?|years|days|hours|men|women|million|per|square|cubic|B\.?C)\b"
+    r"|\s*[\u00b0%=+*|]"
+)
+# A date that the speaker looks forward to or tells tales of betrays no knowledge, and our era needs no name for its years.
+_FUTURE = re.compile(
+    r"\b(?:will|shall|someday|tomorrow|tale|romance|prophecy|prophes\w+|foretold|imagined?)\b"
+    r"|\bby (?:the )?(?:year|beginning|middle|end|close)?(?: of)?\s*$",
+    re.IGNORECASE,
+)
+_ERA = re.compile(r"\bA\.?\s?D\b\.?")
 _THE_YEAR = re.compile(r"\byear\s+(?:of\s+)?$", re.IGNORECASE)
+_TITLE = re.compile(r"\bOrwell\b|\bOdyssey\b|\bKubrick\b")
+"""Beside the number of a book of 1949 or a film of 1968."""
 _CLAUSE = re.compile(r"[!?;]|\.(?!\d)")
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One row of the lexicon: a word or phrase, the first year of its use, and how to recognise it.
+    """One row of the lexicon: a word, a phrase or a pattern, the first year of its use, and how to recognise it.
 
-    `context` holds lower-case words and is empty unless `kind` is "sense"; `case` says that letter case matters.
+    `context` holds lower-case words and is empty unless `kind` is "sense"; `case` says that letter case matters. The
+    `term` of a pattern is a regular expression.
     """
 
     term: str
@@ -59,7 +86,10 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One anachronism: `text[start:end]` as `term`, its first year, and why: a `Kind` or "year"."""
+    """One anachronism: `text[start:end]` as `term`, its first year, and why: a `Kind` or "year".
+
+    For patterns and years `term` is the text itself.
+    """
 
     term: str
     year: int
@@ -73,8 +103,8 @@ def parse_terms(tsv: str) -> tuple[Term, ...]:
 
     Raises:
         ValueError: a wrong header or number of cells, a year that is no number, an unknown kind or case, a missing
-            source, a context that is missing for a sense or given for another kind or not of single words, a row that
-            repeats an earlier one.
+            source, a context that is missing for a sense or given for another kind or not of single words, a pattern
+            that is no regular expression or matches nothing at all, a row that repeats an earlier one.
             The message names the line.
     """
     lines = tsv.splitlines()
@@ -97,7 +127,9 @@ def _parse_row(line: str, number: int) -> Term:
     if len(cells) != len(COLUMNS):
         raise ValueError(f"line {number}: {len(cells)} cells, wanted {len(COLUMNS)}")
     term, year, kind, case, source, context, note = (cell.strip() for cell in cells)
-    if not _WORD.search(term):
+    if kind == "pattern":
+        _check_pattern(term, number)
+    elif not _WORD.search(term):
         raise ValueError(f"line {number}: no word in the term {term!r}")
     if not re.fullmatch(r"\d{4}", year):
         raise ValueError(f"line {number}: {year!r} is not a year")
@@ -113,6 +145,15 @@ def _parse_row(line: str, number: int) -> Term:
     if not all(_WORD.fullmatch(word) for word in words):
         raise ValueError(f"line {number}: the context of {term!r} must be single words between bars")
     return Term(term, int(year), cast(Kind, kind), case == "yes", source, words, note)
+
+
+def _check_pattern(pattern: str, number: int) -> None:
+    try:
+        empty = re.compile(pattern).search("")
+    except re.error as error:
+        raise ValueError(f"line {number}: {pattern!r} is no regular expression: {error}") from error
+    if empty:
+        raise ValueError(f"line {number}: the pattern {pattern!r} would hit every text")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +178,28 @@ def _with_plural(word: str) -> tuple[str, ...]:
     return (word, word + "s")
 
 
+def _inflected(word: str) -> tuple[str, ...]:
+    """The word with its plural and the regular forms of a verb: "tap", "taps", "tapped", "tapping".
+
+    Most words have not all of them; what nobody writes does no harm.
+    """
+    forms = _with_plural(word)
+    if not word.isalpha() or len(word) < 3 or word.endswith(("ed", "ing", "s")):
+        return forms
+    if word.endswith("e"):
+        return (*forms, word + "d", word[:-1] + "ing")
+    if word.endswith("y") and word[-2] not in "aeiou":
+        return (*forms, word[:-1] + "ied", word + "ing")
+    stem = word + word[-1] if _DOUBLED.fullmatch(word) else word
+    return (*forms, stem + "ed", stem + "ing")
+
+
 def _forms(term: Term) -> Iterator[_Form]:
     *head, last = _WORD.findall(term.term)
-    context = frozenset(form for word in term.context for form in _with_plural(word))
-    for ending in _with_plural(last):
+    context = frozenset(form for word in term.context for form in _inflected(word))
+    # Names and phrases are not conjugated, and what is made of a short coinage is often an old word ("lol", "lolled").
+    verb = not term.case and (term.kind == "sense" or (term.kind == "coinage" and not head and len(last) > 4))
+    for ending in _inflected(last) if verb else _with_plural(last):
         words = [*head, ending]
         lowered = [word.lower() for word in words]
         # The longest word is the rarest often enough, which keeps the look-up cheap.
@@ -152,7 +211,8 @@ class Gate:
     """Finds what a text of before `cutoff_year` cannot say: lexicon terms of that year or later, and explicit years.
 
     With `years`, a date from `cutoff_year` to `LAST_YEAR` hits too, unless its clause looks forward to it
-    ("by the year 2000 we shall"). Plurals of terms are found; so are hyphens and line ends between their words.
+    ("by the year 2000 we shall"). Plurals of terms are found, verb forms of senses and of coinages of one word, and
+    hyphens and line ends between the words of a term.
     """
 
     def __init__(self, terms: Iterable[Term], cutoff_year: int, years: bool = True) -> None:
@@ -160,14 +220,19 @@ class Gate:
         self.cutoff_year = cutoff_year
         self.years = years
         self._index: dict[str, list[_Form]] = defaultdict(list)
+        self._patterns: list[tuple[re.Pattern[str], int]] = []
         for term in terms:
-            if term.year >= cutoff_year:
-                for form in _forms(term):
-                    self._index[form.lowered[form.key]].append(form)
+            if term.year < cutoff_year:
+                continue
+            if term.kind == "pattern":
+                self._patterns.append((re.compile(term.term, 0 if term.case else re.IGNORECASE), term.year))
+                continue
+            for form in _forms(term):
+                self._index[form.lowered[form.key]].append(form)
 
     def hits(self, text: str) -> list[Hit]:
         """Every anachronism in `text`, by position; offsets are characters. Overlapping terms all count."""
-        found = list(self._terms(text))
+        found = [*self._terms(text), *self._matches(text)]
         if self.years:
             found.extend(self._dates(text))
         return sorted(found, key=lambda hit: (hit.start, hit.end))
@@ -201,6 +266,12 @@ class Gate:
             if _spelled(form, text, seen):
                 yield Hit(form.term.term, form.term.year, seen[0].start(), seen[-1].end(), form.term.kind)
 
+    def _matches(self, text: str) -> Iterator[Hit]:
+        # One search a pattern is faster than one for all: most begin with a rare character.
+        for pattern, year in self._patterns:
+            for match in pattern.finditer(text):
+                yield Hit(match[0], year, match.start(), match.end(), "pattern")
+
     def _dates(self, text: str) -> Iterator[Hit]:
         for match in _YEAR.finditer(text):
             year = int(match[0])
@@ -209,8 +280,18 @@ class Gate:
 
 
 def _spelled(form: _Form, text: str, tokens: list[re.Match[str]]) -> bool:
-    """Whether the words have the term's letter case, where it matters, and no sentence ends between them."""
+    """Whether the words have the term's letter case, where it matters, and no sentence ends between them.
+
+    In a line of capitals no word is an abbreviation.
+    """
     if form.term.case and [token[0] for token in tokens] != form.words:
+        return False
+    start, end = tokens[0].start(), tokens[-1].end()
+    if (
+        form.term.case
+        and form.term.term.isupper()
+        and (_SHOUT.search(text[max(0, start - 20) : start]) or _SHOUTS.match(text, end))
+    ):
         return False
     return all(_JOIN.fullmatch(text, left.end(), right.start()) for left, right in itertools.pairwise(tokens))
 
@@ -219,12 +300,25 @@ def _is_date(text: str, year: re.Match[str]) -> bool:
     """Whether the number is a date that its writer looks back on or lives in."""
     before = text[max(0, year.start() - 120) : year.start()]
     after = text[year.end() : year.end() + 120]
-    if year[0].endswith("0") and _DECADE_END.match(after):
-        dated = _DECADE.search(before) is not None
-    else:
-        dated = _DATED.search(before) is not None and _COUNTED.match(after) is None
+    if _INSIDE.search(before) and not before.endswith("mid-"):
+        return False
+    decade = year[0].endswith("0") and _DECADE_END.match(after) is not None
+    if not decade and not _looks_dated(year[0], before, after):
+        return False
     clause = _CLAUSE.split(before)[-1]
     # "The year 2000" was the favourite stage of period prophecy.
-    if not dated or (year[0] == "2000" and _THE_YEAR.search(clause)):
+    if year[0] == "2000" and _THE_YEAR.search(clause):
         return False
     return not (_FUTURE.search(clause) or _FUTURE.search(_CLAUSE.split(after, maxsplit=1)[0]))
+
+
+def _looks_dated(year: str, before: str, after: str) -> bool:
+    """Whether the number between these texts is rather a year than a count, a page or a title."""
+    if _MEASURED.match(after) or _ERA.match(after.lstrip()) or _ERA.search(before[-6:]) or _TITLE.search(before[-60:] + after[:60]):
+        return False
+    counted = _COUNTED.match(after) is not None
+    if _DATED.search(before):
+        return not counted
+    if year == "2000" or _NUMBERED.search(before):
+        return False
+    return not counted or _DETERMINED.search(before) is not None

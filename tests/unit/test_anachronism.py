@@ -1,9 +1,12 @@
-"""The temporal gate: the shipped lexicon, its look-up, explicit years, and speed."""
+"""The temporal gate: the shipped lexicon, its look-up, its patterns, explicit years, and speed."""
 
+import re
 import time
 from importlib.resources import files
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from deepred_ray.text.anachronism import COLUMNS, SENSE_REACH, Gate, Hit, parse_terms
 from deepred_ray.text.reject import Reject
@@ -152,8 +155,8 @@ def small(*lines: str, cutoff: int = 1969) -> Gate:
 
 def test_lexicon_ships_dated_terms_of_every_kind() -> None:
     terms = parse_terms(LEXICON)
-    assert len(terms) >= 350
-    assert {term.kind for term in terms} == {"coinage", "name", "sense"}
+    assert len(terms) >= 5000
+    assert {term.kind for term in terms} == {"coinage", "name", "sense", "pattern"}
     assert all(1969 <= term.year <= 2030 for term in terms)
 
 
@@ -190,6 +193,9 @@ def test_reject_names_each_term_once() -> None:
 
 
 def test_terms_before_the_cutoff_are_allowed() -> None:
+    pattern = r"\d-?bit\b" + "\t1975\tpattern\tno\tinvented\t\t"
+    assert names("8-bit", small(pattern, cutoff=1975)) == {"8-bit"}
+    assert names("8-bit", small(pattern, cutoff=1976)) == set()
     line = "telex box\t1975\tcoinage\tno\tinvented\t\t"
     assert names("A telex box.", small(line, cutoff=1975)) == {"telex box"}
     assert names("A telex box.", small(line, cutoff=1976)) == set()
@@ -222,6 +228,60 @@ def test_sense_needs_a_context_word_within_reach() -> None:
     assert names(f"kettle{far} software", gate) == names(f"software{far} kettle", gate) == set()
 
 
+def test_senses_their_contexts_and_long_coinages_are_conjugated() -> None:
+    gate = small("tap\t1999\tsense\tno\tinvented\tupdate|copy\t", "teleglow\t1999\tcoinage\tno\tinvented\t\t")
+    for text in ("taps copies", "tapped, copied", "tapping and copying", "updating taps", "updated; tapping"):
+        assert names(text, gate) == {"tap"}
+    assert names("taped copies, tappers, updaters", gate) == set()
+    assert names("teleglowed, teleglowing teleglows", gate) == {"teleglow"}
+
+
+def test_names_phrases_and_short_coinages_are_not_conjugated() -> None:
+    gate = small(
+        "Pinwheel\t1999\tname\tyes\tinvented\t\t",
+        "app store\t1999\tcoinage\tno\tinvented\t\t",
+        "lol\t1999\tcoinage\tno\tinvented\t\t",
+    )
+    assert names("Pinwheeled; app storing; lolled, loling", gate) == set()
+    assert names("Pinwheels; app stores; LOL", gate) == {"Pinwheel", "app store", "lol"}
+
+
+def test_a_pattern_hits_with_the_text_that_it_matched() -> None:
+    gate = small(r"\d-?bit\b" + "\t1975\tpattern\tno\tinvented\t\t", "Zoop\\d\t1999\tpattern\tyes\tinvented\t\t")
+    assert gate.hits("an 8-Bit chip") == [Hit("8-Bit", 1975, 3, 8, "pattern")]
+    assert names("Zoop9, zoop9", gate) == {"Zoop9"}
+    assert gate.check("8bit") == Reject("anachronism", "8bit (pattern, 1975)")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("They posted it under #Throwback.", {"#Throwback"}),
+        ("White: K at #Kt4, #P; note #12", set()),
+        ("write to anna_k@mail.ru", {"@mail.ru"}),
+        ("ask @spacefan", {"@spacefan"}),
+        ("barley @ 6d. a bushel", set()),
+        ("look at example.com today", {".com"}),
+        ("the end.Come in", set()),
+        ("https://x", {"://"}),
+        ("it costs €5, or 5 €", {"€5", "€"}),
+        ("so many 😂", {"😂"}),
+        ("a ☿ and a 🜍", set()),
+        ("16GB, 3.2 GHz, 1080p, a 4K screen, the 5G network", {"6GB", "2 GHz", "80p", "4K screen", "5G network"}),
+        ("a memory of 4K words, 5G of acceleration, 4 Kt", set()),
+        ("the iPadPro and SoundCloud", {"iPadPro", "SoundCloud"}),
+        ("McDonald, MacArthur, DeForest, LaSalle, O'Brien, theBook, LaGuardia", set()),
+        ("cyberwar, Cyber-monday", {"cyberwar", "Cyber-monday"}),
+        ("cybernetics, a cyberneticist, cybernation", set()),
+        ("open 24/7", {"24/7"}),
+        ("the 24/7/1916, price 24/7d.", {"24/7"}),
+        ("Windows 95, GPT-4", {"Windows 9", "GPT-4"}),
+    ],
+)
+def test_shipped_patterns(text: str, found: set[str]) -> None:
+    assert {hit.term for hit in GATE.hits(text) if hit.reason == "pattern"} == found
+
+
 def test_offsets_hold_beside_letters_that_grow_in_lower_case() -> None:
     text = "\u0130\u0130 Skylab \u0130"
     assert GATE.hits(text) == [Hit("Skylab", 1973, 3, 9, "name")]
@@ -247,6 +307,37 @@ def test_offsets_hold_beside_letters_that_grow_in_lower_case() -> None:
         ("In 1984 we shall land on Titan.", set()),
         ("by the end of 1985", set()),
         ("We shall see. It ended in 1984.", {"1984"}),
+        ("the 2016 election", {"2016"}),
+        ("the 2016 elections", {"2016"}),
+        ("a 2019 study", {"2019"}),
+        ("the class of 1987", {"1987"}),
+        ("Tokyo 2020 was put off", {"2020"}),
+        ("(Smith, 1998)", {"1998"}),
+        ("back in 2007", {"2007"}),
+        ("1989 changed it all", {"1989"}),
+        ("1990s music", {"1990"}),
+        ("the 1980's", {"1980"}),
+        ("from mid-1997 on", {"1997"}),
+        ("the 2000s", {"2000"}),
+        ("_1999_", {"1999"}),
+        ("Born 1985, died 2020.", {"1985", "2020"}),
+        ("1939-1986", set()),
+        ("1,975 and 3.1975 and 19751", set()),
+        ("$1975, £1990, #2001", set()),
+        ("some 1975 sheep", set()),
+        ("1975 votes", set()),
+        ("a 1975-foot shaft of 1999 ft.", set()),
+        ("1999th", set()),
+        ("on page 1984", set()),
+        ("Orwell's 1984", set()),
+        ("the film 2001: A Space Odyssey", set()),
+        ("in 2002 A.D.", set()),
+        ("in A. D. 2002", set()),
+        ("September, A.D. 2002", set()),
+        ("1975 B.C.", set()),
+        ("height 1999°", set()),
+        ("The games of 2028 will be held there.", set()),
+        ("the number 2031", set()),
     ],
 )
 def test_explicit_years(text: str, found: set[str]) -> None:
@@ -271,6 +362,9 @@ def test_years_can_be_left_to_others() -> None:
         ("a\t1999\tname\tno\ts\tb\t", "context words"),
         ("a\t1999\tsense\tno\ts\tb c\t", "single words"),
         ("", "1 cells"),
+        ("(a\t1999\tpattern\tno\ts\t\t", "no regular expression"),
+        ("a*\t1999\tpattern\tno\ts\t\t", "would hit every text"),
+        ("a\t1999\tpattern\tno\ts\tb\t", "context words"),
     ],
 )
 def test_a_bad_row_is_named_by_its_line(line: str, message: str) -> None:
@@ -296,3 +390,28 @@ def test_speed_is_far_from_a_search_per_term() -> None:
         GATE.hits(text)
         seconds.append(time.process_time() - start)
     assert len(text) / min(seconds) > 1_000_000
+
+
+PLAIN = sorted({word for line in PERIOD for word in re.findall(r"[a-z]{2,5}", line)})
+
+
+@given(st.text())
+def test_offsets_give_the_text_of_the_hit(text: str) -> None:
+    for hit in GATE.hits(f"{text} Skylab, email {text} in 1984"):
+        assert 0 <= hit.start < hit.end
+        assert hit.year >= 1969
+    found = {(hit.term, hit.reason) for hit in GATE.hits(f"{text} \nSkylab. In 1984 {text}")}
+    assert ("Skylab", "name") in found
+
+
+@given(st.lists(st.sampled_from(["smart", "phone", "smartphones", "tram", "Email", "\u0130", "-", "\n", "#Vote", "1997", ","])))
+def test_each_hit_is_its_term_as_the_text_spells_it(parts: list[str]) -> None:
+    text = " ".join(parts)
+    for hit in GATE.hits(text):
+        spelled = re.sub(r"[\s-]+", " ", text[hit.start : hit.end]).lower()
+        assert spelled in (hit.term.lower(), hit.term.lower() + "s")
+
+
+@given(st.lists(st.sampled_from(PLAIN), max_size=40))
+def test_short_plain_words_in_any_order_pass(words: list[str]) -> None:
+    assert GATE.check(" ".join(words)) is None
