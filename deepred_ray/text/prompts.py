@@ -20,6 +20,8 @@ Contract = Literal["plain", "json"]
 SHOTS = 3
 JSON_TOKENS = 120
 """Tokens of a turn of JSON beside its answer: the question, keys and braces."""
+MEMORY_CHARS = 320
+"""Of the passage, around the thing that is asked about, for a small model: reading takes it longer than answering."""
 FRAMED = 0.5
 """Share of plain questions on a passage that name a thing of it in a sentence before them."""
 INTRODUCED = 0.25
@@ -96,6 +98,15 @@ def cut_passage(text: str, limit: int) -> str:
     return cut[: end + 1] if end > limit // 2 else cut
 
 
+def excerpt(passage: str, thing: str, limit: int) -> str:
+    """Up to `limit` characters of the passage, in one line, from the sentence that names the thing."""
+    text = " ".join(passage.split())
+    at = max(0, text.find(thing))
+    start = max(text.rfind(mark, 0, at) for mark in (". ", "! ", "? "))
+    start = start + 2 if at - start < limit // 2 and start >= 0 else text.rfind(" ", 0, max(0, at - limit // 2)) + 1
+    return cut_passage(text[start:], limit)
+
+
 def build(
     slot: Slot,
     attempt: int,
@@ -121,7 +132,7 @@ def build(
     drawn = {"contract": contract, "asker": asker, "length": length.name, "form": form, "turns": str(turns)}
     if contract == "plain":
         told = things(passage, book.common) if passage else []
-        question, drawn["form"] = draw_question(rng, book, hits, told, form)
+        question, drawn["form"], thing = draw_question(rng, book, hits, told, form)
         if rng.random() < INTRODUCED:
             question = f"I am {asker}. {question}"
         else:
@@ -131,7 +142,7 @@ def build(
             turns,
             questions=(question, *rng.sample(book.followups, turns - 1)),
             openings=tuple(rng.sample([*book.openings["any"], *book.openings.get(persona.group, ())], turns)),
-            memory=book.requests["plain"].format(source=cut_passage(passage, passage_chars)) if passage else "",
+            memory=book.requests["plain"].format(source=excerpt(passage, thing, MEMORY_CHARS)) if passage else "",
             request="",
             schema=None,
             max_tokens=length.plain_tokens,
@@ -181,8 +192,8 @@ def draw_shots(rng: random.Random, persona: Persona, voice: Sequence[Exchange]) 
 
 def draw_question(
     rng: random.Random, book: Phrasebook, hits: Mapping[str, Sequence[str]], things: Sequence[str], form: str
-) -> tuple[str, str]:
-    """A question on the passage, and its form: about one of its keywords that can be a topic and one of the things it tells of, in
+) -> tuple[str, str, str]:
+    """A question on the passage, its form, and the thing that it names: about one of its keywords that can be a topic and one of the things it tells of, in
     the form asked for where the bank has such a question. Half of the questions name the thing in a sentence of its own."""
     topics = {theme: [word for word in words if word in book.topics] for theme, words in hits.items()}
     themes = {theme for theme, words in topics.items() if words}
@@ -201,4 +212,4 @@ def draw_question(
     text = question.text.replace("{topic}", rng.choice(words)) if words else question.text
     text = text.replace("{thing}", thing)
     text = f"{frame.replace('{thing}', thing)} {text[0].upper()}{text[1:]}".strip()
-    return text, "situation" if frame else question.form
+    return text, "situation" if frame else question.form, thing if frame or named else ""

@@ -189,14 +189,37 @@ def test_the_plain_contract_draws_the_questions() -> None:
         assert messages[-1]["content"] == prompt.questions[-1]
 
 
-def test_a_small_model_remembers_the_passage_and_its_example_does_not() -> None:
+def test_a_small_model_remembers_what_it_is_asked_about_and_its_example_does_not() -> None:
     prompt = _build(contract="plain")
-    assert prompt.messages()[0]["content"] == f"{prompt.system}\n\nYou remember: {PASSAGE}"
+    assert prompt.messages()[0]["content"] == f"{prompt.system}\n\nYou remember: A boy ran to the door."
     assert prompt.system in PERSONAS["keeper"].system
-    assert _build(contract="plain", passage_chars=30).memory == "You remember: The bellows had stopped."
     # Neither a gap nor a request that has the passage itself has anything to remember.
     for other in (_build(contract="plain", source="none", passage=None), _build()):
         assert (other.memory, other.messages()[0]["content"]) == ("", other.system)
+
+
+LONG = "It was late. The lamp\nburned! Who had left the gate open? Nobody knew, and nobody asked. Then the bell rang twice."
+
+
+@pytest.mark.parametrize(
+    ("thing", "limit", "told"),
+    [
+        ("the gate", 80, "Who had left the gate open? Nobody knew, and nobody asked."),
+        ("the gate", 200, "Who had left the gate open? Nobody knew, and nobody asked. Then the bell rang twice."),
+        ("The lamp", 26, "The lamp burned!"),
+        ("", 14, "It was late."),
+        ("a cairn", 14, "It was late."),
+    ],
+)
+def test_an_excerpt_begins_with_the_sentence_that_names_the_thing(thing: str, limit: int, told: str) -> None:
+    assert prompts.excerpt(LONG, thing, limit) == told
+
+
+@given(st.lists(st.sampled_from(["we", "dug.", "the", "well", "and", "rest!", "at", "noon"]), min_size=1), st.integers(20, 90))
+def test_an_excerpt_holds_its_thing_and_its_limit(words: list[str], limit: int) -> None:
+    text = prompts.excerpt(" ".join([*words, "the anvil", *words]), "the anvil", limit)
+    assert "the anvil" in text
+    assert len(text) <= limit
 
 
 def test_openings_are_the_groups_and_anybodys() -> None:
@@ -220,10 +243,11 @@ def test_a_gap_is_filled_on_a_topic_of_the_persona() -> None:
     st.sampled_from(["open", "why", "choice", "how"]),
 )
 def test_a_question_is_on_the_passage(seed: int, hits: dict[str, list[str]], things: list[str], form: str) -> None:
-    text, got = prompts.draw_question(random.Random(seed), BOOK, hits, things, form)
+    text, got, thing = prompts.draw_question(random.Random(seed), BOOK, hits, things, form)
     assert "{" not in text
     assert text[0].isupper()
-    assert any(thing in text.lower() for thing in things) == bool(things)
+    assert thing in things if things else thing == ""
+    assert thing in text.lower()
     # A rook is no topic.
     topics = {word for words in hits.values() for word in words} - {"rook"}
     assert any(word in text.lower() for word in topics) == bool(topics)
@@ -247,8 +271,8 @@ def test_the_form_asked_for_is_that_of_the_question_where_the_bank_has_it() -> N
 
 def test_a_bank_without_a_fitting_question_asks_one_without_gaps() -> None:
     book = replace(BOOK, questions=(QUESTIONS[0], QUESTIONS[-1]))
-    text, form = prompts.draw_question(random.Random(1), book, {"power": ["throne"]}, [], "why")
-    assert (text, form) == ("Who taught you to play?", "open")
+    drawn = prompts.draw_question(random.Random(1), book, {"power": ["throne"]}, [], "why")
+    assert drawn == ("Who taught you to play?", "open", "")
 
 
 def test_shares_of_framed_and_of_introduced_questions() -> None:
@@ -298,7 +322,7 @@ def test_the_shipped_theme_builds_a_prompt_for_every_persona(contract: Contract)
                 said = [Turn(question, "We hold.") for question in prompt.questions]
                 assert not any("{" in message["content"].split("Reply with")[0] for message in prompt.messages(said[:-1]))
                 assert (PASSAGE in prompt.request) == (contract == "json" and source != "none")
-                assert (PASSAGE in prompt.memory) == (contract == "plain" and source != "none")
+                assert ("A boy ran to the door." in prompt.memory) == (contract == "plain" and source != "none")
 
 
 def test_a_conversation_is_messages_and_turns_again() -> None:
