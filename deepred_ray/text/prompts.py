@@ -193,8 +193,9 @@ def draw_shots(rng: random.Random, persona: Persona, voice: Sequence[Exchange]) 
 def draw_question(
     rng: random.Random, book: Phrasebook, hits: Mapping[str, Sequence[str]], things: Sequence[str], form: str
 ) -> tuple[str, str, str]:
-    """A question on the passage, its form, and the thing that it names: about one of its keywords that can be a topic and one of the things it tells of, in
-    the form asked for where the bank has such a question. Half of the questions name the thing in a sentence of its own."""
+    """A question on the passage, its form, and the thing that it names, if any: about one of the passage's keywords that can be a
+    topic and one of the things it tells of, in the form asked for where the bank has such a question. Half of the questions name the
+    thing in a sentence of its own."""
     topics = {theme: [word for word in words if word in book.topics] for theme, words in hits.items()}
     themes = {theme for theme, words in topics.items() if words}
     thing = rng.choice(things) if things else ""
