@@ -74,7 +74,7 @@ class EndpointEngine:
             request["response_format"] = {"type": "json_schema", "json_schema": form}
         try:
             reply = await (self._timed(request) if self.settings.timed else self._whole(request))
-        except openai.BadRequestError as error:
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
             return Reply(str(error), "error", 0, 0)
         except openai.OpenAIError as error:
             raise ModelError(

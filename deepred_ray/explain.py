@@ -53,6 +53,9 @@ def lineage(run: Run, example_id: str) -> Row:
     verdicts = [row for (name, _), row in review.latest(run).items() if name == example_id]
     trained = first(run, "tokens", TOKENS, "example_id", example_id)
     example = first(run, "examples", EXAMPLES, "example_id", example_id)
+    for row in attempts:
+        passed_over = first(run, "rejects/synthesize", REJECTS, "id", f"{example_id}/{row['attempt']}")
+        row["reason"] = row["reason"] or (passed_over and passed_over["reason"])
     return {
         "slot": slot,
         "book": book,
@@ -128,7 +131,7 @@ def show(found: Row) -> None:
         if prompt["opening"]:
             line("opening", prompt["opening"][0])
     for row in found["attempts"]:
-        verdict = f"rejected, {row['reason']}: {row['detail'] or ''}" if row["reason"] else "accepted by the validators"
+        verdict = f"rejected, {row['reason']}: {row['detail'] or ''}" if row["reason"] else "accepted"
         head(f"attempt {row['attempt']}: {verdict}")
         line("model", f"{row['model']}, {row['sampling']}")
         line("axes", ", ".join(f"{name}: {value}" for name, value in row["axes"].items()))

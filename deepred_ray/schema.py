@@ -64,7 +64,7 @@ CANDIDATES = pa.schema(
         ("question", pa.string()),  # the first; null where the model should have written one and did not
         ("messages", pa.list_(MESSAGE)),  # system, then user and assistant in turns; null unless accepted
         ("replies", pa.list_(pa.string())),  # raw texts from the engine, one a request
-        ("finish_reason", pa.string()),  # of the last request: stop, length, or error
+        ("finish_reason", pa.string()),  # of the last request: stop, length, error or crash
         ("prompt_tokens", pa.int32()),  # over all requests
         ("tokens", pa.int32()),  # generated, over all requests
         ("started_at", pa.timestamp("ms", tz="UTC")),

@@ -94,7 +94,8 @@ def settle(run: Run, config: Config, todo: Folder, crashed: bool) -> Settled:
 
 
 def choose(run: Run, config: Config, settled: Settled) -> Iterator[tuple[Row, Row | None, list[Row]]]:
-    """Each slot in order, with the attempt that fills it or None, and all its attempts; `settled` counts along."""
+    """Each slot in order, with the attempt that fills it or None, and all its attempts; `passed_over` says why one that passed the
+    validators is not the one. `settled` counts along."""
     by_slot: dict[str, list[Row]] = {}
     for row in run.table("candidates").read_table(CANDIDATES, READ).to_pylist(maps_as_pydicts="strict"):
         by_slot.setdefault(row["example_id"], []).append(row)
@@ -107,6 +108,7 @@ def choose(run: Run, config: Config, settled: Settled) -> Iterator[tuple[Row, Ro
         attempts = sorted(by_slot.pop(slot["example_id"], ()), key=lambda row: int(row["attempt"]))
         for row in attempts:
             reason = row["reason"] or ("superseded" if chosen else choice.take(slot, row))
+            row["passed_over"] = None if row["reason"] else reason
             chosen = chosen if reason else row
             settled.attempts[slot["component"], reason or ""] += 1
             settled.tokens += row["tokens"]
@@ -127,7 +129,7 @@ def passage_texts(run: Run, wanted: set[str]) -> dict[str, str]:
 
 
 def conclude(run: Run, config: Config, theme: Theme, model: str) -> Settled:
-    """Write examples/, dataset/ and the unfilled slots, and account for every attempt.
+    """Write examples/, dataset/ and the rejects (unfilled slots, and attempts passed over), and account for every attempt.
 
     Raises:
         LedgerError: a work or a cluster of near-duplicates is in both splits.
@@ -135,10 +137,15 @@ def conclude(run: Run, config: Config, theme: Theme, model: str) -> Settled:
     settled = Settled()
     scores = judging.scores(run.folder, judging.judge_model(config)) if config.synthesize.judge_model else {}
     examples: list[Row] = []
-    unfilled: list[Row] = []
+    rejects: list[Row] = []
     for slot, chosen, attempts in choose(run, config, settled):
+        rejects += [
+            reject(f"{slot['example_id']}/{row['attempt']}", row["passed_over"], "an attempt that passed the validators")
+            for row in attempts
+            if row["passed_over"]
+        ]
         if chosen is None:
-            unfilled.append(reject(slot["example_id"], "unfilled", f"{len(attempts)} attempts, none accepted"))
+            rejects.append(reject(slot["example_id"], "unfilled", f"{len(attempts)} attempts, none accepted"))
             continue
         judged = scores.get((slot["example_id"], chosen["attempt"]), {})
         examples.append(
@@ -151,7 +158,7 @@ def conclude(run: Run, config: Config, theme: Theme, model: str) -> Settled:
     except ValueError as error:
         raise LedgerError(f"synthesize: the split leaks: {error}") from error
     run.table("examples").write_table(rows_table(examples, EXAMPLES), "examples")
-    run.table("rejects/synthesize").write_table(rows_table(unfilled, REJECTS), "unfilled")
+    run.table("rejects/synthesize").write_table(rows_table(rejects, REJECTS), "rejects")
     write_dataset(run, config, theme, examples, settled, model, rejected_by_hand(run))
     return settled
 

@@ -36,7 +36,8 @@ HEADER_CHARS = 600
 
 
 def import_passages(run: Run, files: Iterable[str], theme: Theme) -> None:
-    """Make chunks/ of ready passages: rows with `id` and `text`, each a work of its own unless it names a `book_id`.
+    """Make chunks/ of ready passages: rows with `id` (which `corpus` calls `chunk_id`) and `text`, each a work of its own unless it
+    names a `book_id`; what `corpus` did not keep is left out.
 
     Raises:
         InputError: a row without them; the message names file and row.
@@ -50,11 +51,14 @@ def import_passages(run: Run, files: Iterable[str], theme: Theme) -> None:
         for number, line in enumerate(lines, 1):
             try:
                 fields = json.loads(line) if isinstance(line, str) else line
+                if not fields.get("kept", True):
+                    continue
+                fields.setdefault("id", fields.get("chunk_id"))
                 if missing := [key for key in ("id", "text") if fields[key] is None]:
                     raise ValueError(f"no {' and no '.join(missing)}")
                 row = {"chunk_id": str(fields["id"]), "title": str(fields.get("title") or ""), "text": str(fields["text"])}
                 work = fields.get("book_id")
-            except (ValueError, KeyError, TypeError) as error:
+            except (AttributeError, ValueError, KeyError, TypeError) as error:
                 raise InputError(f"{path}, row {number}: no passage with id and text: {error!r}") from error
             row["book_id"] = row["chunk_id"] if work is None else str(work)
             rows.append(row | {"start": 0, "end": len(row["text"]), "kept": True, "reason": None, "twin_of": None})

@@ -221,7 +221,7 @@ def benchmark_row(trial: Trial) -> list[str]:
         "unknown" if trial.first_token_s is None else f"{trial.first_token_s:.2f} s",
         f"{trial.start_s:.0f} s",
         f"{trial.rate:.0%} ({low:.0%} to {high:.0%})",
-        f"{60 * trial.accepted / trial.seconds:.1f}",
+        f"{60 * trial.accepted / trial.seconds:.1f}" if trial.seconds else "unknown",
         "not asked" if trial.quality is None else f"{trial.quality:.2f}",
         counts_text(trial.rejected, 3),
     ]

@@ -8,6 +8,7 @@ Everything that varies is drawn from a generator seeded by the example id and th
 
 import json
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -102,8 +103,10 @@ def excerpt(passage: str, thing: str, limit: int) -> str:
     """Up to `limit` characters of the passage, in one line, from the sentence that names the thing."""
     text = " ".join(passage.split())
     at = max(0, text.find(thing))
-    start = max(text.rfind(mark, 0, at) for mark in (". ", "! ", "? "))
-    start = start + 2 if at - start < limit // 2 and start >= 0 else text.rfind(" ", 0, max(0, at - limit // 2)) + 1
+    ends = [match.end() for match in re.finditer(r"[.!?] ", text[:at])]
+    start = ends[-1] if ends else 0
+    if at - start > limit // 2:
+        start = text.find(" ", at - limit // 2) + 1
     return cut_passage(text[start:], limit)
 
 
@@ -119,7 +122,7 @@ def build(
     answer_chars: tuple[int, int],
 ) -> Prompt:
     """The prompt of one attempt at a slot. `hits` maps theme to the keywords found in the passage; both are empty for a slot
-    that fills a gap, which speaks of a topic that suits its persona."""
+    that fills a gap, which speaks of one of the theme's topics."""
     rng = random.Random(f"{slot.example_id}/{attempt}")
     persona, axes = book.personas[slot.persona], book.axes
     if passage is None:
@@ -194,8 +197,8 @@ def draw_question(
     rng: random.Random, book: Phrasebook, hits: Mapping[str, Sequence[str]], things: Sequence[str], form: str
 ) -> tuple[str, str, str]:
     """A question on the passage, its form, and the thing that it names, if any: about one of the passage's keywords that can be a
-    topic and one of the things it tells of, in the form asked for where the bank has such a question. Half of the questions name the
-    thing in a sentence of its own."""
+    topic and one of the things it tells of, in the form asked for where the bank has such a question. Half of the questions name
+    the thing in a sentence of its own."""
     topics = {theme: [word for word in words if word in book.topics] for theme, words in hits.items()}
     themes = {theme for theme, words in topics.items() if words}
     thing = rng.choice(things) if things else ""

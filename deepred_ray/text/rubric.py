@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from deepred_ray.text.chatml import FAILED
 from deepred_ray.text.prompts import Turn
 from deepred_ray.text.reject import Reject
 
@@ -91,7 +92,7 @@ def judge_schema(rubric: Sequence[Axis]) -> str:
 def parse_judgement(reply: str, finish_reason: str, rubric: Sequence[Axis]) -> Judged | Reject:
     """The judgement in a reply, or why there is none: no score is ever made up for what was not said."""
     if finish_reason != "stop":
-        return Reject("truncated" if finish_reason == "length" else "engine_error", f"finish reason {finish_reason}")
+        return Reject(FAILED.get(finish_reason, "truncated"), f"finish reason {finish_reason}")
     try:
         found = json.loads(reply)
     except (ValueError, RecursionError) as error:

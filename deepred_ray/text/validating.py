@@ -23,6 +23,8 @@ LEAST_SHARED: Final = 2
 """Words that a conversation has from its passage, content words and theme keywords; one of them at least a content word."""
 SURE: Final = 0.9
 """Probability from which a text counts as of another language."""
+LEAST_LETTERS: Final = 60
+"""Letters from which a text's language can be told."""
 
 # What a chat template, Markdown or a web page leaves behind. A bare word "user" on a line of its own is a role.
 MARKUP = re.compile(
@@ -114,6 +116,8 @@ def fault(turns: Sequence[Turn], passage: str | None, shots: Sequence[str], chec
 def ungrounded(passage: str, texts: Sequence[str], checks: Checks) -> Reject | None:
     """Whether a conversation could be about any passage."""
     own = shared(passage, texts, checks.common)
+    if len(own) >= LEAST_SHARED:
+        return None  # which is most of them, and what follows takes longer
     keywords = checks.keywords(passage) & checks.keywords("\n".join(texts))
     if own and len(own | {stem(word) for word in keywords}) >= LEAST_SHARED:
         return None
@@ -145,8 +149,10 @@ def foreign(text: str) -> Reject | None:
     letters = [char for char in text if char.isalpha()]
     if not letters or sum(ord(char) >= 0x250 for char in letters) > 0.2 * len(letters):
         return Reject("language", "letters outside the Latin alphabet")
+    if len(letters) < LEAST_LETTERS:
+        return None
     code, probability = language(text)
-    if code not in ("en", UNDETERMINED) and probability >= SURE and len(letters) >= 60:
+    if code not in ("en", UNDETERMINED) and probability >= SURE:
         return Reject("language", f"{code} at {probability:.2f}")
     return None
 

@@ -119,9 +119,8 @@ def synthesized(root: Path) -> Run:
         example(GAP, 0),
     ]
     write(run, "examples", EXAMPLES, made)
-    write(
-        run, "rejects/synthesize", REJECTS, [row(REJECTS, id="core-000001", reason="unfilled", detail="1 attempts, none accepted")]
-    )
+    rejects = [("core-000001", "unfilled", "1 attempts, none accepted"), ("core-000000/1", "duplicate_answer", "an attempt")]
+    write(run, "rejects/synthesize", REJECTS, [row(REJECTS, id=name, reason=why, detail=detail) for name, why, detail in rejects])
     tokens = row(TOKENS, example_id="core-000000", split="train", input_ids=[5, 6, 7, 8], trained=[False, False, True, True])
     write(run, "tokens", TOKENS, [tokens])
     return run

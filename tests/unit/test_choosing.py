@@ -71,8 +71,12 @@ def test_the_first_accepted_attempt_that_repeats_nobody(run: Run) -> None:
         ("mission", ""): 1,
     }
     assert (settled.slots, settled.filled) == ({"core": 2, "chess": 1, "mission": 1}, {"core": 2, "chess": 0, "mission": 1})
-    (unfilled,) = run.table("rejects/synthesize").read_table(REJECTS).to_pylist()
-    assert (unfilled["id"], unfilled["reason"], unfilled["detail"]) == ("chess-000000", "unfilled", "0 attempts, none accepted")
+    rejects = run.table("rejects/synthesize").read_table(REJECTS).to_pylist()
+    told = {row["id"]: (row["reason"], row["detail"]) for row in rejects}
+    assert told.pop("chess-000000") == ("unfilled", "0 attempts, none accepted")
+    # What a validator refused has its reason in candidates/.
+    assert sorted(reason for reason, _ in told.values()) == ["duplicate_answer", "duplicate_question", "superseded"]
+    assert told["core-000000/2"] == ("superseded", "an attempt that passed the validators")
 
 
 def test_what_resembles_the_other_split_is_no_example(run: Run) -> None:

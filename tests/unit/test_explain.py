@@ -39,7 +39,7 @@ def test_the_whole_lineage(run: Run, capsys: pytest.CaptureFixture[str]) -> None
     assert (found["book"]["title"], found["book"]["year"]) == ("The Pumps", 1911)
     assert "text" not in found["book"]
     assert (found["passage"]["text"], found["passage"]["weights"]) == (PASSAGE, {"labour": 1.5, "chess": 2.25})
-    assert [(row["attempt"], row["reason"]) for row in found["attempts"]] == [(0, "off_theme"), (1, None), (2, None)]
+    assert [(row["attempt"], row["reason"]) for row in found["attempts"]] == [(0, "off_theme"), (1, "duplicate_answer"), (2, None)]
     assert found["attempts"][2]["replies"] == [f"{turn.answer} (of attempt 2)" for turn in TURNS]
     assert [(row["attempt"], row["score"]) for row in found["judgements"]] == [(2, 3.5)]
     assert [(row["verdict"], row["note"]) for row in found["reviews"]] == [("reject", "stiff")]
@@ -104,7 +104,7 @@ def test_what_a_person_is_told(run: Run, capsys: pytest.CaptureFixture[str]) -> 
         PASSAGE.rstrip(),
         "prompt of attempt 2",
         "attempt 0: rejected, off_theme: 1 theme keyword [of 2]",
-        "attempt 1: accepted by the validators",
+        "attempt 1: rejected, duplicate_answer:",
         f'model: {MODEL}, {{"temperature": 0.8}}',
         "cost: 80 + 40 tokens, 1.5 s, ended by stop",
         f"reply: {TURNS[0].answer} (of attempt 0)",

@@ -120,7 +120,7 @@ def test_a_judgement() -> None:
     [
         (GOOD, "length", "truncated", "finish reason length"),
         (GOOD, "error", "engine_error", "finish reason error"),
-        ("the engine died", "crash", "engine_error", "finish reason crash"),
+        ("the engine died", "crash", "engine_crash", "finish reason crash"),
         ("", "stop", "malformed_json", "Expecting value"),
         ("Hope: 4", "stop", "malformed_json", "Expecting value"),
         (json.dumps(GOOD)[:-3], "stop", "malformed_json", ""),

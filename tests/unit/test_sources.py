@@ -241,7 +241,8 @@ def test_ready_passages_are_works_of_their_own_unless_they_say_so(run: Run, tmp_
         {"id": "c", "text": "So be it.", "book_id": None, "title": None},
     ]
     (tmp_path / "p.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    pq.write_table(pa.Table.from_pylist([{"id": "d", "text": "And so on.", "book_id": None}]), tmp_path / "p.parquet")
+    chunks = [{"chunk_id": name, "text": "And so on.", "book_id": None, "kept": name == "d"} for name in "de"]
+    pq.write_table(pa.Table.from_pylist(chunks), tmp_path / "p.parquet")
     files = [str(tmp_path / "p.jsonl"), str(tmp_path / "p.parquet")]
     for _ in range(2):
         import_passages(run, files, THEME)
