@@ -45,7 +45,7 @@ class EndpointEngine:
         if settings.model not in served:
             raise ModelError(
                 f"the server at {self.url} does not have model {settings.model!r}",
-                f"Name one that it has with --synthesis-model: {', '.join(served) or 'none is loaded'}.",
+                f"Name one that it has with --synthesis-model: {', '.join(map(repr, served)) or 'none is loaded'}.",
             )
 
     async def chat(self, messages: Messages, sampling: Sampling, *, opening: str = "") -> Reply:

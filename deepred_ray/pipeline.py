@@ -39,7 +39,7 @@ def run_stages(config: Config, stages: Sequence[str], *, fresh: bool) -> list[Ma
         # Refuse before the first stage works, not after an hour of it.
         if set(stages) & {"synthesize", "train", "export", "evaluate"}:
             models.require(config.model)
-        if "synthesize" in stages and config.synthesize.model:
+        if "synthesize" in stages and config.synthesize.model and not config.synthesize.endpoint:
             models.require(config.synthesize.model)
         for stage in stages:
             identity, growth = settings_of(config, stage, hashes)

@@ -22,7 +22,19 @@ SENSE_REACH: Final = 12
 LAST_YEAR: Final = 2030
 """Explicit years above this are taken for prophecy: period fiction is full of them."""
 
-_COMMON = frozenset(["about", "an", "as", "from", "her", "his", "man", "new", "our", "that", "the", "this", "your"])
+_COMMON = frozenset(
+    re.findall(
+        r"\w+",
+        "a about after again all an and another any are as at back be been before being both but by called came can come "
+        "could day did do does down each even every few first for from get give go gone good had has have he her here him "
+        "himself his how hundred i if in into is it its just know last like little long made make man many may me men more "
+        "most much must my never new no not now number of off old on one only or other our out over own people power put "
+        "round said same second see set she should so some still such take than that the their them themselves then there "
+        "these they thing this those thousand three through time to too took turned two under up upon us was way we well went "
+        "were what when where which while who will with without work working world would year years you your ",
+    )
+)
+"""Words that are in every text, and so no key of a phrase."""
 _WORD = re.compile(r"[^\W_]+")
 _DOUBLED = re.compile(r"[^aeiou]*[aeiou][bdgklmnprt]")
 """A verb of one syllable that doubles its last letter."""

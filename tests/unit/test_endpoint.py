@@ -161,7 +161,7 @@ def test_the_address_may_end_with_v1_or_not(server: Served, ending: str) -> None
     assert server.paths == ["GET /v1/models", "POST /v1/chat/completions"]
 
 
-@pytest.mark.parametrize(("models", "said"), [(["a/b", "c"], "a/b, c"), ([], "none is loaded")])
+@pytest.mark.parametrize(("models", "said"), [(["a/b", "c"], "'a/b', 'c'"), ([], "none is loaded")])
 def test_a_wrong_model_names_those_that_are_served(server: Served, models: list[str], said: str) -> None:
     server.models = models
     with pytest.raises(ModelError, match=f"does not have model '{MODEL}'") as caught:
