@@ -103,12 +103,20 @@ def test_dataset_is_chatml_in_the_voice(run: Path) -> None:
     assert made["outputs"]["slots"] == 20 == made["outputs"]["filled"] + made["outputs"]["unfilled"]
     for line in lines:
         row = json.loads(line)
-        assert [message["role"] for message in row["messages"]] == ["system", "user", "assistant"]
-        system, question, answer = (message["content"] for message in row["messages"])
-        assert "Deep Red" in system
-        assert 8 <= len(question) <= 400
-        assert 50 <= len(answer) <= 500
-        assert "<|im_" not in answer
+        system, *said = row["messages"]
+        assert [system["role"], *(message["role"] for message in said)] == ["system", *["user", "assistant"] * (len(said) // 2)]
+        assert 2 <= len(said) <= 6
+        assert "Deep Red" in system["content"]
+        assert "old book" not in system["content"], "what the model was shown is no part of the example"
+        for question, answer in zip(said[::2], said[1::2], strict=True):
+            assert 8 <= len(question["content"]) <= 400
+            assert 50 <= len(answer["content"]) <= 500
+            assert "<|im_" not in answer["content"]
+    card = (run / "dataset" / "README.md").read_text()
+    assert "## Sources and licences" in card
+    assert all(
+        (run / "dataset" / name).read_bytes().startswith(b"\x89PNG") for name in ("rejects.png", "personas.png", "lengths.png")
+    )
     splits = [len((run / "dataset" / f"theme_dataset_{split}.jsonl").read_text().splitlines()) for split in ("train", "val")]
     assert sum(splits) == len(lines)
     assert min(splits) > 0
