@@ -74,8 +74,8 @@ def test_a_llama_cpp_server_is_an_engine(root: Path) -> None:
             assert reply.count(reply[:12]) == 1
 
 
-def core_of(driver_root: Path) -> int | None:
-    """The process of vLLM's engine core that works for a run under this data root."""
+def engine_core() -> int | None:
+    """The process of vLLM's engine core that works for a synthesis."""
     for process in psutil.process_iter(["name", "cmdline"]):
         if "EngineCore" in " ".join(process.info["cmdline"] or ()):
             parents = " ".join(" ".join(parent.cmdline()) for parent in process.parents())
@@ -93,7 +93,7 @@ def test_a_killed_vllm_core_is_started_again(root: Path) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.5)
     left = rows(root, "candidates")
-    core = core_of(root)
+    core = engine_core()
     assert core is not None
     os.kill(core, signal.SIGKILL)
     said, _ = driver.communicate(timeout=700)
