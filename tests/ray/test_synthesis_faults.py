@@ -103,7 +103,8 @@ def test_a_node_that_is_lost_takes_no_row_with_it(
 def test_a_prompt_that_kills_the_engine_is_given_up_and_the_rest_goes_on(
     configure: Configure, sample_run: Run, model: Path
 ) -> None:
-    config = configure(model=str(model), synthesize={"examples": SLOTS_WANTED, "least_filled": 0.9})
+    # By the json contract, a request has the whole passage.
+    config = configure(model=str(model), synthesize={"examples": SLOTS_WANTED, "least_filled": 0.9, "contract": "json"})
     theme = Theme.find(config.theme)
     synthesize.plan(sample_run, config, theme)
     slots = sample_run.table("slots").read_table(SLOTS).to_pylist()
