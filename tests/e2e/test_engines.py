@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,21 +48,37 @@ def check_filled(root: Path, count: int) -> None:
     assert (manifest["rows_in"], manifest["kept"]) == (len(attempts), count)
 
 
-def test_a_llama_cpp_server_is_an_engine(root: Path) -> None:
-    import xllamacpp
+SERVE = """
+import sys, time, xllamacpp
+params = xllamacpp.CommonParams()
+params.model.path, params.n_ctx, params.n_parallel, params.port, params.use_jinja, params.verbosity = sys.argv[1], 8192, 4, 0, True, 0
+server = xllamacpp.Server(params)
+print(server.listening_address, flush=True)
+time.sleep(1200)
+"""
 
-    params = xllamacpp.CommonParams()
-    params.model.path = str(models.embedded_package() / models.EMBEDDED_FILE)
-    params.n_ctx, params.n_parallel, params.port, params.use_jinja, params.verbosity = 8192, 4, 0, True, 0
-    server = xllamacpp.Server(params)
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """Address of llama.cpp's own HTTP server on loopback, with the embedded model."""
+    gguf = str(models.embedded_package() / models.EMBEDDED_FILE)
+    process = subprocess.Popen([sys.executable, "-c", SERVE, gguf], stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    address = next(line for line in process.stdout if line.startswith("http")).strip()
+    yield address
+    process.kill()
+    process.wait()
+
+
+def test_a_llama_cpp_server_is_an_engine(root: Path, server: str) -> None:
     words = ["synthesize", "--run", "small", "--examples", "6", "--synthesize.contract", "plain", "--synthesize.in-flight", "4"]
-    done = deepred(root, *words, "--endpoint", server.listening_address, "--synthesis-model", "nobody")
+    done = deepred(root, *words, "--endpoint", server, "--synthesis-model", "nobody")
     said, _ = done.communicate(timeout=200)
     assert done.returncode == 1
     assert "does not have model 'nobody'" in said
     name = said.split("--synthesis-model: ")[1].split("'")[1]
 
-    done = deepred(root, *words, "--endpoint", server.listening_address, "--synthesis-model", name, "--fresh")
+    done = deepred(root, *words, "--endpoint", server, "--synthesis-model", name, "--fresh")
     said, _ = done.communicate(timeout=600)
     assert done.returncode == 0, said
     check_filled(root, 6)
