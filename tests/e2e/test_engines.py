@@ -51,7 +51,8 @@ def check_filled(root: Path, count: int) -> None:
 SERVE = """
 import sys, time, xllamacpp
 params = xllamacpp.CommonParams()
-params.model.path, params.n_ctx, params.n_parallel, params.port, params.use_jinja, params.verbosity = sys.argv[1], 8192, 4, 0, True, 0
+params.model.path, params.n_ctx, params.n_parallel = sys.argv[1], 8192, 4
+params.port, params.use_jinja, params.verbosity = 0, True, 0
 server = xllamacpp.Server(params)
 print(server.listening_address, flush=True)
 time.sleep(1200)
