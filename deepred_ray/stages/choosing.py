@@ -7,19 +7,16 @@ OUTPUT  todo/ (the empty slots, to be filled in the next pass); at the end examp
 
 from collections.abc import Iterator, Mapping, Sequence
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from deepred_ray.config import Config
 from deepred_ray.errors import LedgerError
 from deepred_ray.review import rejected_by_hand
 from deepred_ray.runs import Run
-from deepred_ray.schema import CANDIDATES, CHUNKS, EXAMPLES, REJECTS, SLOTS
+from deepred_ray.schema import CANDIDATES, EXAMPLES, REJECTS, SLOTS
 from deepred_ray.stages import judging
 from deepred_ray.stages.datacard import Settled, write_dataset
 from deepred_ray.stages.filling import CRASH, TODO
 from deepred_ray.stages.pool import write_blocks
-from deepred_ray.stages.tables import Row
+from deepred_ray.stages.tables import Row, passage_texts
 from deepred_ray.storage import Folder, rows_table
 from deepred_ray.text.dedup import NearDuplicates, normalise
 from deepred_ray.text.prompts import as_turns
@@ -116,16 +113,6 @@ def choose(run: Run, config: Config, settled: Settled) -> Iterator[tuple[Row, Ro
         settled.slots[slot["component"]] += 1
         settled.filled[slot["component"]] += chosen is not None
         yield slot, chosen, attempts
-
-
-def passage_texts(run: Run, wanted: set[str]) -> dict[str, str]:
-    """chunk_id -> text, of chunks/ and of sources/."""
-    texts: dict[str, str] = {}
-    for name in ("chunks", "sources"):
-        table = run.table(name).read_table(CHUNKS, ["chunk_id", "text"])
-        table = table.filter(pc.is_in(table["chunk_id"], pa.array(sorted(wanted), pa.string())))
-        texts.update(zip(table["chunk_id"].to_pylist(), table["text"].to_pylist(), strict=True))
-    return texts
 
 
 def conclude(run: Run, config: Config, theme: Theme, model: str) -> Settled:

@@ -21,10 +21,10 @@ from deepred_ray.engine import Engine, EngineSettings, Sampling
 from deepred_ray.errors import ModelError
 from deepred_ray.restarting import RestartingEngine
 from deepred_ray.runs import Run
-from deepred_ray.schema import CANDIDATES, CHUNKS, JUDGEMENTS, MESSAGE, SLOTS
+from deepred_ray.schema import CANDIDATES, JUDGEMENTS, MESSAGE, SLOTS
 from deepred_ray.selftest import enforces_schema
 from deepred_ray.stages.pool import blocks, on_engines, read_block, write_blocks
-from deepred_ray.stages.tables import Row
+from deepred_ray.stages.tables import Row, passage_texts
 from deepred_ray.storage import Folder, rows_table, shard_name
 from deepred_ray.text.prompts import as_turns
 from deepred_ray.text.reject import Reject
@@ -86,10 +86,7 @@ def write_pending(run: Run, folder: Folder, slots: Folder, model: str, todo: Fol
     known = scores(folder, model)
     chunk_of = {row["example_id"]: row["chunk_id"] for row in slots.read_table(SLOTS, ["example_id", "chunk_id"]).to_pylist()}
     wanted = [row for row in accepted if row["reason"] is None and (row["example_id"], row["attempt"]) not in known]
-    texts: dict[str, str] = {}
-    for name in ("chunks", "sources"):
-        for row in run.table(name).read_table(CHUNKS, ["chunk_id", "text"]).to_pylist():
-            texts[row["chunk_id"]] = row["text"]
+    texts = passage_texts(run, {chunk_of[row["example_id"]] for row in wanted} - {None})
     rows = [
         {name: row[name] for name in ("example_id", "attempt", "messages")} | {"text": texts.get(chunk_of[row["example_id"]])}
         for row in wanted

@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray.data
 
+from deepred_ray.runs import Run
+from deepred_ray.schema import CHUNKS
 from deepred_ray.storage import Folder, rows_table, shard_name
 from deepred_ray.text.themes import Scored
 
@@ -69,3 +72,13 @@ def theme_map(values: np.ndarray, themes: Sequence[str]) -> pa.MapArray:
     rows, columns = np.nonzero(values)
     offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(values)))]).astype(np.int32)
     return pa.MapArray.from_arrays(offsets, pa.array(themes).take(pa.array(columns)), pa.array(values[rows, columns]))
+
+
+def passage_texts(run: Run, wanted: set[str]) -> dict[str, str]:
+    """chunk_id -> text, of chunks/ and of sources/."""
+    texts: dict[str, str] = {}
+    for name in ("chunks", "sources"):
+        table = run.table(name).read_table(CHUNKS, ["chunk_id", "text"])
+        table = table.filter(pc.is_in(table["chunk_id"], pa.array(sorted(wanted), pa.string())))
+        texts.update(zip(table["chunk_id"].to_pylist(), table["text"].to_pylist(), strict=True))
+    return texts

@@ -15,11 +15,10 @@ from deepred_ray.engine import EngineSettings
 from deepred_ray.runs import Run
 from deepred_ray.schema import CANDIDATES
 from deepred_ray.stages import judging
-from deepred_ray.stages.choosing import passage_texts
 from deepred_ray.stages.filling import TODO, MakeEngine, Recipe, fill
 from deepred_ray.stages.pool import write_blocks
 from deepred_ray.stages.synthesize import PREVIEW, engine_maker, engine_settings, in_task, planned_slots, recipe_of
-from deepred_ray.stages.tables import Row
+from deepred_ray.stages.tables import Row, passage_texts
 from deepred_ray.storage import Folder
 from deepred_ray.text.metrics import wilson
 from deepred_ray.text.prompts import Contract
