@@ -1,6 +1,6 @@
 """Synthesis against the bare engine: the same model and parameters, the same requests, output tokens a second.
 
-    python benchmarks/synthesis_speed.py mirror/files --books 6 --slots 128
+    python benchmarks/synthesis_speed.py mirror/files --books 6
 
 First the stage fills slots, as `deepred synthesize` does, and notes its replies. Then vLLM alone is given every request that the
 stage made, all at once, and at last some of them one after another. Start-up is in none of the times. The bare engine draws other
@@ -109,13 +109,13 @@ def main() -> None:
         options = parser.parse_args()
         return bare(options.bare, options.alone)
     books.add_arguments(parser)
-    parser.add_argument("--slots", type=int, default=128, help="slots to fill (default: 128)")
+    parser.add_argument("--slots", type=int, default=256, help="slots to fill (default: 256)")
     parser.add_argument("--alone", type=int, default=12, help="requests to send one at a time (default: 12)")
     parser.add_argument(
         "--repeat", type=int, default=1, help="how often both are measured, in turns; the median counts (default: 1)"
     )
     parser.add_argument("--model", default="smollm2", help="model for both, by the plain contract (default: smollm2)")
-    parser.add_argument("--in-flight", type=int, default=32, help="slots that the stage's engine works on at a time (default: 32)")
+    parser.add_argument("--in-flight", type=int, default=128, help="slots that the stage's engine works on at a time (default: 128)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="deepred-speed-") as folder:
         run = books.write_run(Path(folder), "speed", books.chosen_books(options))

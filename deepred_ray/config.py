@@ -192,8 +192,8 @@ class SynthesizeConfig(Section):
     """Accelerators that one engine spans."""
     max_model_len: int = operational(4096, ge=512)
     """Longest prompt and reply, in tokens."""
-    in_flight: int = operational(32, ge=1)
-    """Slots that one engine works on at the same time."""
+    in_flight: int = operational(128, ge=1)
+    """Slots that one engine works on at the same time; what its KV cache cannot hold waits in the engine."""
     kv_cache_gib: float = operational(1.0, gt=0)
     """Memory for the engine's KV cache on a CPU, in GiB. On GPUs vLLM takes what is free."""
 

@@ -133,8 +133,10 @@ class Folder:
     def read_shard(self, wanted: pa.Schema) -> pa.Table:
         """The wanted columns of one Parquet file. Raises InputError as `read_table` does."""
         try:
-            return pq.read_table(self.path, filesystem=self.filesystem, columns=wanted.names).cast(wanted)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowKeyError, ValueError, OSError) as error:  # a damaged file is an OSError
+            # Half the time of `read_table`, which first looks for a dataset.
+            with pq.ParquetFile(self.path, filesystem=self.filesystem) as file:
+                return file.read(columns=wanted.names).select(wanted.names).cast(wanted)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, KeyError, ValueError, OSError) as error:  # a damaged file is an OSError
             raise InputError(f"{self.path} is not a table with columns {', '.join(wanted.names)}: {error}") from error
 
 

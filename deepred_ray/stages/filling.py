@@ -38,6 +38,7 @@ from deepred_ray.theme import Theme
 MakeEngine = Callable[[EngineSettings], Any]
 TODO = pa.schema([*SLOTS, ("text", pa.large_string()), ("attempt", pa.int32())])
 MOST_AT_ONCE = 4  # attempts at one slot
+FULL = 1 / 4  # of what an engine has in flight: with fewer requests it is nearly as long at each token
 DRAWS = 16  # of a question that is new
 WRITE_EVERY_S = 2.0
 WRITE_ROWS = 64
@@ -172,7 +173,7 @@ class FillSlots:
                 while len(attempts) < settings.attempts and all(attempt["reason"] for attempt in attempts):
                     if any(attempt["reason"] == CRASH for attempt in attempts):
                         break  # its passage, most likely; each more attempt would cost a start of the engine
-                    spare = settings.in_flight // self.active if attempts else 1
+                    spare = int(FULL * settings.in_flight) // self.active if attempts else 1
                     width = min(max(1, spare), MOST_AT_ONCE, settings.attempts - len(attempts))
                     attempts += await asyncio.gather(*(self.attempt(row, *self.prompt(row, numbers)) for _ in range(width)))
             finally:

@@ -83,8 +83,9 @@ _CLAUSE = re.compile(r"[!?;]|\.(?!\d)")
 class Term:
     """One row of the lexicon: a word, a phrase or a pattern, the first year of its use, and how to recognise it.
 
-    `context` holds lower-case words and is empty unless `kind` is "sense"; `case` says that letter case matters. The
-    `term` of a pattern is a regular expression.
+    `context` holds lower-case words: for a sense those of which one must stand near it, for a pattern those of which one
+    must be in the text, or it is not tried. `case` says that letter case matters. The `term` of a pattern is a regular
+    expression.
     """
 
     term: str
@@ -115,7 +116,7 @@ def parse_terms(tsv: str) -> tuple[Term, ...]:
 
     Raises:
         ValueError: a wrong header or number of cells, a year that is no number, an unknown kind or case, a missing
-            source, a context that is missing for a sense or given for another kind or not of single words, a pattern
+            source, a context that is missing for a sense, given for a coinage or name, or not of single words, a pattern
             that is no regular expression or matches nothing at all, a row that repeats an earlier one.
             The message names the line.
     """
@@ -152,8 +153,8 @@ def _parse_row(line: str, number: int) -> Term:
     if not source:
         raise ValueError(f"line {number}: {term!r} has no source")
     words = frozenset(word for word in context.lower().split("|") if word)
-    if bool(words) != (kind == "sense"):
-        raise ValueError(f"line {number}: a sense, and only a sense, has context words ({term!r})")
+    if (kind == "sense" and not words) or (kind in ("coinage", "name") and words):
+        raise ValueError(f"line {number}: a sense must have context words, and a coinage or name has none ({term!r})")
     if not all(_WORD.fullmatch(word) for word in words):
         raise ValueError(f"line {number}: the context of {term!r} must be single words between bars")
     return Term(term, int(year), cast(Kind, kind), case == "yes", source, words, note)
@@ -232,19 +233,21 @@ class Gate:
         self.cutoff_year = cutoff_year
         self.years = years
         self._index: dict[str, list[_Form]] = defaultdict(list)
-        self._patterns: list[tuple[re.Pattern[str], int]] = []
+        self._patterns: list[tuple[re.Pattern[str], int, frozenset[str]]] = []
         for term in terms:
             if term.year < cutoff_year:
                 continue
             if term.kind == "pattern":
-                self._patterns.append((re.compile(term.term, 0 if term.case else re.IGNORECASE), term.year))
+                self._patterns.append((re.compile(term.term, 0 if term.case else re.IGNORECASE), term.year, term.context))
                 continue
             for form in _forms(term):
                 self._index[form.lowered[form.key]].append(form)
 
     def hits(self, text: str) -> list[Hit]:
         """Every anachronism in `text`, by position; offsets are characters. Overlapping terms all count."""
-        found = [*self._terms(text), *self._matches(text)]
+        # U+0130 alone has a longer lower case; without it, offsets are those of `text`.
+        words = _WORD.findall(text.replace("\u0130", "I").lower())
+        found = [*self._terms(text, words), *self._matches(text, frozenset(words))]
         if self.years:
             found.extend(self._dates(text))
         return sorted(found, key=lambda hit: (hit.start, hit.end))
@@ -254,9 +257,7 @@ class Gate:
         named = dict.fromkeys(f"{hit.term} ({hit.reason}, {hit.year})" for hit in self.hits(text))
         return Reject("anachronism", "; ".join(named)) if named else None
 
-    def _terms(self, text: str) -> Iterator[Hit]:
-        # U+0130 alone has a longer lower case; without it, offsets are those of `text`.
-        words = _WORD.findall(text.replace("\u0130", "I").lower())
+    def _terms(self, text: str, words: list[str]) -> Iterator[Hit]:
         found: list[tuple[_Form, range]] = []
         for at, word in enumerate(words):
             if word not in self._index:
@@ -278,9 +279,11 @@ class Gate:
             if _spelled(form, text, seen):
                 yield Hit(form.term.term, form.term.year, seen[0].start(), seen[-1].end(), form.term.kind)
 
-    def _matches(self, text: str) -> Iterator[Hit]:
-        # One search a pattern is faster than one for all: most begin with a rare character.
-        for pattern, year in self._patterns:
+    def _matches(self, text: str, words: frozenset[str]) -> Iterator[Hit]:
+        # One search a pattern is faster than one for all: the others begin with a rare character.
+        for pattern, year, context in self._patterns:
+            if context and context.isdisjoint(words):
+                continue
             for match in pattern.finditer(text):
                 yield Hit(match[0], year, match.start(), match.end(), "pattern")
 

@@ -348,6 +348,13 @@ def test_years_can_be_left_to_others() -> None:
     assert names("in 1950", Gate((), 1940)) == {"1950"}
 
 
+def test_a_pattern_with_context_is_tried_only_on_texts_with_one_of_its_words() -> None:
+    gate = Gate(parse_terms(rows("\\bin \\w+ hundred yards,? turn\t1998\tpattern\tno\ts\tyards|metres\t")), 1969)
+    assert [hit.term for hit in gate.hits("In two hundred yards, turn left.")] == ["In two hundred yards, turn"]
+    elsewhere = Gate(parse_terms(rows("\\bin \\w+ hundred yards,? turn\t1998\tpattern\tno\ts\tmetres\t")), 1969)
+    assert elsewhere.hits("In two hundred yards, turn left.") == []
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -363,7 +370,7 @@ def test_years_can_be_left_to_others() -> None:
         ("", "1 cells"),
         ("(a\t1999\tpattern\tno\ts\t\t", "no regular expression"),
         ("a*\t1999\tpattern\tno\ts\t\t", "would hit every text"),
-        ("a\t1999\tpattern\tno\ts\tb\t", "context words"),
+        ("a\t1999\tpattern\tno\ts\tb c\t", "single words"),
     ],
 )
 def test_a_bad_row_is_named_by_its_line(line: str, message: str) -> None:
