@@ -115,7 +115,9 @@ def main() -> None:
         "--repeat", type=int, default=1, help="how often both are measured, in turns; the median counts (default: 1)"
     )
     parser.add_argument("--model", default="smollm2", help="model for both, by the plain contract (default: smollm2)")
-    parser.add_argument("--in-flight", type=int, default=128, help="slots that the stage's engine works on at a time (default: 128)")
+    parser.add_argument(
+        "--in-flight", type=int, default=128, help="slots that the stage's engine works on at a time (default: 128)"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="deepred-speed-") as folder:
         run = books.write_run(Path(folder), "speed", books.chosen_books(options))
