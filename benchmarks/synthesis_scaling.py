@@ -1,7 +1,7 @@
 """How synthesis scales when the engines cost nothing: the pipeline alone, with engines that wait instead of computing.
 
     python benchmarks/synthesis_scaling.py mirror/files --ids all
-    python benchmarks/synthesis_scaling.py mirror/files --books 8 --rows 64 --slots 500     to see it work in two minutes
+    python benchmarks/synthesis_scaling.py mirror/files --books 8 --rows 128 --slots 500     to see it work in two minutes
 
 An engine answers with replies that SmolLM2-135M-Instruct gave (results/replies.jsonl, with seconds and tokens as measured with 32
 requests in flight on two CPU cores), after their seconds divided by --speed. Every fifth word is one of the prompt's instead, since
@@ -58,7 +58,8 @@ PROFILED = 800  # slots
 FED = (500, 2_000, 10_000)  # tokens a second of an engine
 EVERY_S = 0.5
 UNIQUE_EVERY = 2  # samples
-LEAST_ROWS = 64  # slots that an engine has at a time: with fewer, one engine could be left without a first request
+IN_FLIGHT = 32  # as when the seconds of the replies were measured
+LEAST_ROWS = 128  # slots that an engine has at a time: with fewer, one engine could be left without a first request
 WARM = "The language identifier is loaded when it is first used, once a process, in half a second."
 
 
@@ -127,7 +128,7 @@ class Case:
         return Path(self.root) / "filled"
 
     def config(self) -> Config:
-        settings = {"examples": self.slots, "engines": self.engines, "contract": "plain"}
+        settings = {"examples": self.slots, "engines": self.engines, "contract": "plain", "in_flight": IN_FLIGHT}
         return Config.model_validate({"run": RUN, "data_root": self.root, "model": f"{self.root}/model", "synthesize": settings})
 
     def make_engine(self) -> Callable[[EngineSettings], WaitingEngine]:
@@ -488,7 +489,7 @@ def main() -> None:
     books.add_arguments(parser)
     parser.add_argument("--speed", type=float, default=20.0, help="divides the recorded seconds (default: 20; 1: as measured)")
     parser.add_argument("--engines", type=int, nargs="+", default=[1, 8], help="numbers of engines (default: 1 8; at most 12)")
-    parser.add_argument("--rows", type=int, default=320, help="slots an engine (default: 320; 64 or more)")
+    parser.add_argument("--rows", type=int, default=640, help="slots an engine (default: 640; 128 or more)")
     parser.add_argument("--slots", type=int, nargs="*", default=[1_000, 10_000, 100_000], help="for the driver's memory")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()

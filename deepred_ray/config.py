@@ -234,8 +234,11 @@ class ExportConfig(Section):
     adapter: Annotated[str | None, short("--adapter")] = identity(None)
     """A PEFT adapter folder to export, without an earlier run; `--model` names its base."""
     quantizations: tuple[Literal["f32", "f16", "bf16", "q8_0"], ...] = growth(("q8_0",))
+    deploy: Annotated[tuple[Literal["lmstudio", "ollama"], ...], short("--deploy")] = operational(())
+    """Put the first of the GGUF files where an application finds it: `lmstudio` copies it to LM Studio's models folder, and loads
+    it if its `lms` is there; `ollama` writes a Modelfile beside it. `deepred export --deploy` may be said of an exported run."""
     lm_studio: str | None = operational(None)
-    """LM Studio's models folder, such as ~/.lmstudio/models: the GGUF files are put there too."""
+    """LM Studio's models folder. Default: where LM Studio says, or ~/.lmstudio/models."""
     tolerance: float = operational(0.5, gt=0)
     """Largest difference between logits of adapter and merged model that is accepted."""
 

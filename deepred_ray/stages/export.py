@@ -6,7 +6,6 @@ fan-out one adapter, one file a quantization
 """
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,8 +55,6 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
             f"  {file.name}: {file.stat().st_size / 2**20:.0f} MiB; llama.cpp's next token is transformers' in "
             f"{verified['top1_agreement']:.1%} of {verified['tokens']} places"
         )
-        if settings.lm_studio:
-            place_for_lm_studio(file, Path(settings.lm_studio).expanduser(), run.name)
     return Manifest(
         "export",
         "files",
@@ -176,15 +173,3 @@ def verify(llama: Llama, answers: list[dict[str, list[int]]]) -> dict[str, Any]:
         total += len(answer)
         equal += llama.complete(prompt, len(answer)) == answer
     return {"top1_agreement": same / total if total else 1.0, "tokens": total, "greedy_equal": equal, "answers": len(answers)}
-
-
-def place_for_lm_studio(file: Path, models_folder: Path, run_name: str) -> None:
-    """LM Studio lists files at <models>/<publisher>/<model>/<file>.gguf."""
-    if not models_folder.is_dir():
-        raise DeepredError(f"no folder {models_folder}", "Name LM Studio's models folder with --export.lm-studio.")
-    target = models_folder / "deepred_ray" / run_name / file.name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_suffix(".part")
-    shutil.copyfile(file, draft)
-    draft.replace(target)
-    say(f"  placed for LM Studio: {target}")

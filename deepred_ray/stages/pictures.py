@@ -1,4 +1,4 @@
-"""The pictures of a data card, as PNG bytes."""
+"""The pictures of a data card and of a training, as PNG bytes."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -37,6 +37,22 @@ def histograms(title: str, values: Mapping[str, Sequence[int]], unit: str) -> by
         axes.set(title=f"{name} ({len(numbers):,})", xlabel=unit, ylabel="count")
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
+    return png(figure)
+
+
+def curves(title: str, lines: Mapping[str, Sequence[tuple[float, float]]], across: str, up: str) -> bytes:
+    """Lines through points (x, y); the first thin and plain, the second with a mark at each point and its lowest one named."""
+    figure, axes = canvas(8, 4.2)
+    for (name, points), (colour, style) in zip(lines.items(), ((PLAIN, "-"), (MARKED, "o-")), strict=False):
+        if points:
+            axes.plot(*zip(*points, strict=True), style, color=colour, label=name, linewidth=1.4, markersize=4)
+    for name, points in list(lines.items())[1:2]:
+        if points:
+            lowest = min(points, key=lambda point: point[1])
+            axes.axvline(lowest[0], color=MARKED, linestyle=":", label=f"lowest {name}: {lowest[1]:.3f}")
+    axes.set(title=title, xlabel=across, ylabel=up)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
     return png(figure)
 
 

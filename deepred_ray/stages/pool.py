@@ -14,13 +14,15 @@ from deepred_ray.config import SynthesizeConfig
 from deepred_ray.stages.tables import Row
 from deepred_ray.storage import Folder, rows_table
 
-BLOCKS = 8  # that an engine has at a time
+BLOCKS = 16  # that an engine has at a time
+AHEAD = 4  # times the rows it works on: a block ends with its slowest row, and until then no other takes its place
 MOST_BLOCKS = 2000  # of a table: the driver holds something for each, and each is files to read and to write
 
 
 def write_blocks(folder: Folder, rows: Sequence[Row], schema: pa.Schema, in_flight: int) -> None:
-    """Write rows for engines that work on `in_flight` of them at a time: each has twice as many or more, so that it never waits."""
-    size = max(1, 2 * in_flight // BLOCKS, -(-len(rows) // MOST_BLOCKS))
+    """Write rows for engines that work on `in_flight` of them at a time, so many that none waits, and so that several engines share
+    a short table evenly."""
+    size = max(1, min(AHEAD * in_flight, len(rows)) // BLOCKS, -(-len(rows) // MOST_BLOCKS))
     for start in range(0, len(rows), size):
         folder.write_table(rows_table(rows[start : start + size], schema), f"{start:09d}")
 

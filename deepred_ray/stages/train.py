@@ -1,14 +1,15 @@
 """train: a LoRA adapter for the model, by Ray Train over any number of workers.
 
 INPUT   examples/, or a ChatML .jsonl file
-OUTPUT  tokens/ (tokenised and masked), checkpoints/, train/metrics.jsonl, adapter/ (the best checkpoint), rejects/train/
+OUTPUT  tokens/ (tokenised and masked), checkpoints/, train/ (metrics.jsonl, loss.png, tensorboard/), rejects/train/,
+        adapter/ (the best checkpoint)
 fan-out one row of tokens an example
 """
 
 import json
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,18 @@ from deepred_ray.console import Meter, say
 from deepred_ray.errors import DeepredError, InputError
 from deepred_ray.runs import Manifest, Run
 from deepred_ray.schema import EXAMPLES, REJECTS, TOKENS
+from deepred_ray.stages import pictures
 from deepred_ray.stages.lora import fastest_precision, train_worker
 from deepred_ray.stages.tables import Row, ShardWriter, write
 from deepred_ray.storage import count_values, rows_table
+from deepred_ray.text import conversations
 from deepred_ray.text.masking import tokenize_chat
 from deepred_ray.text.reject import Reject
 from deepred_ray.theme import Theme
 
 EXAMPLES_A_SHARD = 512
 POLL_S = 1.0
+SCALARS = {"loss", "val_loss", "lr", "tokens_per_s"}
 
 
 def run(run: Run, config: Config, theme: Theme) -> Manifest:
@@ -55,6 +59,7 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
     say(f"  {rows['train']} examples, {rows.get('val', 0)} for validation, {steps} steps on {settings.workers} worker(s)")
     best = fit(run, settings, model, steps)
     metrics = read_metrics(run)
+    draw(run, metrics)
     losses = [row["loss"] for row in metrics.values()]
     return Manifest(
         "train",
@@ -121,23 +126,34 @@ def tokenize(run: Run, settings: TrainConfig, model: str) -> None:
 def read_examples(run: Run, settings: TrainConfig, left_out: Sequence[str]) -> ray.data.Dataset:
     """Rows example_id, split, messages, without the examples `left_out`."""
     if settings.dataset:
-        return ray.data.from_arrow(pa.Table.from_pylist(list(read_chatml(Path(settings.dataset).expanduser()))))
+        return ray.data.from_arrow(pa.Table.from_pylist(read_chatml(Path(settings.dataset).expanduser())))
     examples = run.table("examples").read_table(EXAMPLES, ["example_id", "split", "messages"])
     return ray.data.from_arrow(examples.filter(pc.invert(pc.is_in(examples["example_id"], pa.array(left_out, pa.string())))))
 
 
-def read_chatml(path: Path) -> Iterator[Row]:
-    """Every line of a ChatML file; each tenth conversation is for validation, as the plan has it.
+def read_chatml(path: Path) -> list[Row]:
+    """Every line of a ChatML file; each tenth conversation is for validation, as the plan has it, and of fewer the last.
 
     Raises:
-        InputError: a line that is no conversation; the message names it.
+        InputError: no such file, no UTF-8, under two conversations, or a line that is none; the message names it.
     """
-    for number, line in enumerate(path.read_text("utf-8").removesuffix("\n").split("\n"), 1):
+    try:
+        lines = path.read_text("utf-8").removesuffix("\n").split("\n")
+    except OSError as error:
+        raise InputError(f"dataset {path}: {error.strerror or error}", "Give --dataset a ChatML .jsonl file.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"dataset {path} is not UTF-8: {error}") from error
+    rows: list[Row] = []
+    for number, line in enumerate(lines, 1):
         try:
-            messages = [{"role": str(m["role"]), "content": str(m["content"])} for m in json.loads(line)["messages"]]
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}, line {number}: no ChatML conversation: {error!r}") from error
-        yield {"example_id": f"line-{number:07d}", "split": "val" if number % 10 == 0 else "train", "messages": messages}
+            messages = conversations.parse(line)
+        except ValueError as error:
+            raise InputError(f"dataset {path}, line {number}: {error}") from error
+        split = "val" if number % 10 == 0 or (number == len(lines) < 10) else "train"
+        rows.append({"example_id": f"line-{number:07d}", "split": split, "messages": messages})
+    if len(rows) < 2:
+        raise InputError(f"dataset {path} has one conversation", "Training wants at least two: one of them for validation.")
+    return rows
 
 
 class Tokenizer:
@@ -237,18 +253,36 @@ def fit(run: Run, settings: TrainConfig, model: str, steps: int) -> dict[str, An
 
 
 def watch(run: Run, board: Any, meter: Meter, stop: threading.Event) -> None:
-    """Append the workers' figures to metrics.jsonl and show them, until told to stop."""
+    """Append the workers' figures to metrics.jsonl, note them for TensorBoard and show them, until told to stop."""
+    from tensorboardX import SummaryWriter
+
     path = run.scratch / "train" / "metrics.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
+    board_files = SummaryWriter(str(path.parent / "tensorboard"))
     ended = False
     while not ended:
         ended = stop.wait(POLL_S)
         rows = ray.get(board.take.remote())
         with path.open("a") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
+        for row in rows:
+            for name in SCALARS & {name for name, value in row.items() if value is not None}:
+                board_files.add_scalar(name, row[name], row["step"])
+        board_files.flush()
         if rows:
             last = rows[-1]
             meter.update(last["step"], f"loss {last['loss']:.3f}, {last['tokens_per_s']:.0f} tokens/s")
+    board_files.close()
+
+
+def draw(run: Run, metrics: Mapping[int, Row]) -> None:
+    """The loss curves as train/loss.png."""
+    lines = {
+        name: [(step, row[key]) for step, row in metrics.items() if row.get(key) is not None]
+        for name, key in (("training loss", "loss"), ("validation loss", "val_loss"))
+    }
+    data = pictures.curves(f"Loss of {run.name}", lines, "optimizer step", "nats a token")
+    (run.folder / "train" / "loss.png").write_bytes(data)
 
 
 def read_metrics(run: Run) -> dict[int, Row]:
