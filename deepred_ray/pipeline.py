@@ -14,7 +14,7 @@ from deepred_ray.console import counts_text, say
 from deepred_ray.doctor import free_memory
 from deepred_ray.errors import DeepredError, InputError
 from deepred_ray.runs import OUTPUTS, STAGES, Manifest, Run, decide, digest, settings_of, versions
-from deepred_ray.stages import deploy
+from deepred_ray.stages import deploy, modelcard
 from deepred_ray.storage import file_sha256
 from deepred_ray.theme import Theme
 
@@ -47,6 +47,8 @@ def run_stages(config: Config, stages: Sequence[str], *, fresh: bool) -> list[Ma
             decide(stage, run.begun(stage), run.manifest(stage), identity, growth, {})
         (run.folder / "config.json").write_json(config.model_dump(mode="json"))
         manifests = [run_stage(run, config, theme, stage) for stage in stages]
+        if set(stages) & {"export", "evaluate"}:
+            modelcard.run(run, config, theme)
         if "export" in stages:
             deploy.run(run, config, theme)
         return manifests

@@ -127,6 +127,16 @@ def test_loss_falls(run: Path) -> None:
     third = len(losses) // 3
     assert statistics.mean(losses[-third:]) < statistics.mean(losses[:third]) - 0.1
     assert (run / "adapter" / "adapter_model.safetensors").is_file()
+    assert (run / "train" / "loss.png").read_bytes().startswith(b"\x89PNG")
+    (events,) = (run / "train" / "tensorboard").iterdir()
+    assert events.name.startswith("events.out.tfevents")
+    assert all(name in events.read_bytes() for name in (b"loss", b"val_loss", b"tokens_per_s"))
+    for name in ("adapter", "merged"):
+        card = (run / name / "README.md").read_text()
+        assert "base_model: HuggingFaceTB/SmolLM2-135M-Instruct" in card
+        assert f"| {len(losses)} | {losses[-1]:.3f} |" in card
+        assert "## GGUF files" in card
+        assert "## Evaluation" in card
 
 
 def test_gguf_says_what_the_merged_model_says(run: Path) -> None:
