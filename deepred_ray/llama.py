@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import requests
+
 from deepred_ray.engine import Messages
 from deepred_ray.errors import ModelError
 
@@ -65,6 +67,22 @@ class Llama:
             self._server.handle_completions({"prompt": list(ids), "n_predict": max_tokens, "temperature": 0.0, "logprobs": 1})
         )
         return [int(token["id"]) for token in answer["choices"][0]["logprobs"]["content"]]
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of the text, special tokens in it recognised and none added."""
+        return [
+            int(token)
+            for token in self._post("/tokenize", {"content": text, "add_special": False, "parse_special": True})["tokens"]
+        ]
+
+    def render(self, messages: Messages) -> str:
+        """The prompt that the file's own chat template makes of `messages`, up to the answer."""
+        return str(self._post("/apply-template", {"messages": messages})["prompt"])
+
+    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        # What has no function of its own is asked over loopback.
+        answer = requests.post(f"{self._server.listening_address}{path}", json=body, timeout=60)
+        return checked(answer.content)
 
 
 def loaded(answer: Any) -> dict[str, Any]:

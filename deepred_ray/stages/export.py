@@ -8,6 +8,7 @@ fan-out one adapter, one file a quantization
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ from deepred_ray.console import say
 from deepred_ray.errors import DeepredError, ModelError
 from deepred_ray.llama import Llama
 from deepred_ray.runs import Manifest, Run
+from deepred_ray.text.hard_texts import hard_texts
 from deepred_ray.theme import Theme
 
 CHECK_PROMPTS = 4
 ANSWER_TOKENS = 32
 MERGED = "merged"
+MOST_OTHER = 0.1
 
 
 def run(run: Run, config: Config, theme: Theme) -> Manifest:
@@ -47,13 +50,16 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
     for quantization in settings.quantizations:
         name = f"gguf/deepred-{quantization}"
         if not (run.local_copy(name) / "verified.json").exists():
-            ray.get(convert.remote(run, name, quantization, proof["answers"]))
+            ray.get(
+                convert.remote(run, name, quantization, proof["answers"], conversations, [item.prompt for item in theme.evaluation])
+            )
         verified = json.loads((run.local_copy(name) / "verified.json").read_text())
         file = run.local_copy(name) / f"deepred-{quantization}.gguf"
         files[quantization] = verified | {"path": f"{name}/{file.name}", "bytes": file.stat().st_size}
         say(
             f"  {file.name}: {file.stat().st_size / 2**20:.0f} MiB; llama.cpp's next token is transformers' in "
-            f"{verified['top1_agreement']:.1%} of {verified['tokens']} places"
+            f"{verified['top1_agreement']:.1%} of {verified['tokens']} places, its token ids in {verified['token_ids_equal']} of "
+            f"{verified['texts']} texts; {verified['tokens_per_s']:.0f} tokens/s"
         )
     return Manifest(
         "export",
@@ -135,8 +141,16 @@ def greedy(model: Any, ids: list[int], eos: int) -> list[int]:
 
 
 @ray.remote(num_cpus=1, max_retries=0)
-def convert(run: Run, name: str, quantization: str, answers: list[dict[str, list[int]]]) -> None:
-    """Write one GGUF file with llama.cpp's own converter, load it in llama.cpp and compare it with the merged model."""
+def convert(
+    run: Run, name: str, quantization: str, answers: list[dict[str, list[int]]], conversations: list[Any], texts: list[str]
+) -> None:
+    """Write one GGUF file with llama.cpp's own converter, load it in llama.cpp and compare it with the merged model.
+
+    Raises:
+        DeepredError: the converter failed, or llama.cpp reads texts or chats otherwise than the base's tokenizer.
+    """
+    from transformers import AutoTokenizer
+
     with run.artefact(name) as folder:
         file = folder / f"deepred-{quantization}.gguf"
         made = subprocess.run(
@@ -158,18 +172,50 @@ def convert(run: Run, name: str, quantization: str, answers: list[dict[str, list
         if made.returncode or not file.is_file():
             last = (made.stderr.strip().splitlines() or ["no message"])[-1]
             raise DeepredError(f"convert-hf-to-gguf wrote no {quantization} GGUF: {last}", "The log of the run has all it said.")
-        (folder / "verified.json").write_text(json.dumps(verify(Llama(file), answers)))
+        llama, tokenizer = Llama(file), AutoTokenizer.from_pretrained(run.local_copy(MERGED))
+        verified = verify_texts(llama, tokenizer, conversations, texts) | verify_answers(llama, answers)
+        (folder / "verified.json").write_text(json.dumps(verified, ensure_ascii=False))
 
 
-def verify(llama: Llama, answers: list[dict[str, list[int]]]) -> dict[str, Any]:
+def verify_texts(llama: Any, tokenizer: Any, conversations: list[Any], texts: list[str]) -> dict[str, Any]:
+    """How many of the texts (`hard_texts`, with these among them) have the same token ids in llama.cpp and in transformers, and
+    which have not.
+
+    Raises:
+        DeepredError: a rendered chat prompt differs, or over a tenth of the texts.
+    """
+    for chat in conversations:
+        ours, theirs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False), llama.render(chat)
+        if ours != theirs:
+            raise DeepredError(f"llama.cpp renders a chat otherwise than the base's template: {theirs!r}, wanted {ours!r}")
+    asked = hard_texts(sorted(set(tokenizer.all_special_tokens)), texts)
+    other = [text for text in asked if llama.tokenize(text) != list(tokenizer(text, add_special_tokens=False)["input_ids"])]
+    if len(other) > MOST_OTHER * len(asked):
+        raise DeepredError(
+            f"llama.cpp splits {len(other)} of {len(asked)} texts otherwise than the base's tokenizer, such as {other[0]!r}",
+            "llama.cpp may not know this tokenizer; ask its model with vLLM instead.",
+        )
+    return {"texts": len(asked), "token_ids_equal": len(asked) - len(other), "token_ids_differ": other}
+
+
+def verify_answers(llama: Any, answers: list[dict[str, list[int]]]) -> dict[str, Any]:
     """Top-1 agreement under teacher forcing: how often llama.cpp's likeliest next token is the merged model's.
 
-    `greedy_equal` counts whole greedy answers that are the same.
+    `greedy_equal` counts whole greedy answers that are the same; `tokens_per_s` is of these, prompts read before.
     """
     same = total = equal = 0
+    seconds = 0.0
     for item in answers:
         prompt, answer = item["prompt"], item["answer"]
         same += sum(llama.complete(prompt + answer[:place], 1)[:1] == [token] for place, token in enumerate(answer))
         total += len(answer)
+        started = time.perf_counter()
         equal += llama.complete(prompt, len(answer)) == answer
-    return {"top1_agreement": same / total if total else 1.0, "tokens": total, "greedy_equal": equal, "answers": len(answers)}
+        seconds += time.perf_counter() - started
+    return {
+        "top1_agreement": same / total if total else 1.0,
+        "tokens": total,
+        "greedy_equal": equal,
+        "answers": len(answers),
+        "tokens_per_s": round(total / seconds, 1) if seconds else 0.0,
+    }

@@ -127,12 +127,17 @@ def loss_rows(losses: Sequence[tuple[int, float, float | None]]) -> list[tuple[A
 
 def gguf_lines(export: Manifest) -> str:
     rows = [
-        (name, f"{file['bytes'] / 2**20:.0f} MiB", f"{file['top1_agreement']:.1%} of {file['tokens']}")
+        (
+            name,
+            f"{file['bytes'] / 2**20:.0f} MiB",
+            f"{file['top1_agreement']:.1%} of {file['tokens']}",
+            f"{file['token_ids_equal']} of {file['texts']}",
+        )
         for name, file in export.outputs["gguf"].items()
     ]
     difference = export.outputs["merge"]["largest_logit_difference"]
     return (
-        md_table(["quantization", "size", "llama.cpp's next token is transformers'"], rows)
+        md_table(["quantization", "size", "llama.cpp's next token is transformers'", "texts with the same token ids"], rows)
         + f"\n\nLogits of merged model and adapter differ by {difference:.4f} at most."
     )
 

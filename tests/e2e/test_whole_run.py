@@ -145,6 +145,9 @@ def test_gguf_says_what_the_merged_model_says(run: Path) -> None:
     f16, q8 = outputs["gguf"]["f16"], outputs["gguf"]["q8_0"]
     assert f16["greedy_equal"] == f16["answers"] == 4
     assert f16["top1_agreement"] == 1.0
+    # llama.cpp's splitting of SmolLM2's texts is another for fractions, which are digits to it.
+    assert all(file["token_ids_equal"] >= 200 for file in (f16, q8))
+    assert all(all("½" in text for text in file["token_ids_differ"]) for file in (f16, q8))
     assert q8["top1_agreement"] > 0.8
     assert q8["bytes"] < 0.6 * f16["bytes"]
 
