@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -14,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 LINE_EVERY_S = 10.0
+HEARTBEAT_S = 30.0
 # No emoji: `:crown:` in a text that is shown is no wish for a picture of one.
 console = Console(highlight=False, emoji=False)
 
@@ -61,7 +63,8 @@ class Meter:
     def __init__(self, name: str, total: int | None, unit: str) -> None:
         self.name, self.total, self.unit = name, total, unit
         self._started = self._spoke = time.monotonic()
-        self._done = 0
+        self._done, self._note = 0, ""
+        self._ended = threading.Event()
         self._bar: Progress | None = None
         if console.is_terminal:
             self._bar = Progress(
@@ -79,9 +82,12 @@ class Meter:
     def __enter__(self) -> "Meter":
         if self._bar:
             self._bar.start()
+        else:
+            threading.Thread(target=self._beat, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._ended.set()
         if self._bar:
             self._bar.stop()
 
@@ -91,18 +97,25 @@ class Meter:
         return time.monotonic() - self._started
 
     def update(self, done: int, note: str = "", total: int | None = None) -> None:
-        self._done = done
+        self._done, self._note = done, note
         self.total = total or self.total
         if self._bar:
             self._bar.update(self._task, completed=done, total=self.total, note=note)
-            return
-        now = time.monotonic()
-        if now - self._spoke >= LINE_EVERY_S:
-            self._spoke = now
-            rate = done / (now - self._started)
-            left = f", {(self.total - done) / rate:.0f} s left" if self.total and rate > 0 else ""
-            of = f"/{self.total}" if self.total else ""
-            say(f"  {self.name}: {done}{of} {self.unit}{', ' + note if note else ''}{left}")
+        elif time.monotonic() - self._spoke >= LINE_EVERY_S:
+            self._speak()
+
+    def _beat(self) -> None:
+        """Tell from time to time how far it is, even if nothing gets done: an engine may be minutes at its first replies."""
+        while not self._ended.wait(1.0):
+            if time.monotonic() - self._spoke >= HEARTBEAT_S:
+                self._speak()
+
+    def _speak(self) -> None:
+        self._spoke = time.monotonic()
+        rate = self._done / (self._spoke - self._started)
+        left = f", {(self.total - self._done) / rate:.0f} s left" if self.total and rate > 0 else f", after {self.seconds:.0f} s"
+        of = f"/{self.total}" if self.total else ""
+        say(f"  {self.name}: {self._done}{of} {self.unit}{', ' + self._note if self._note else ''}{left}")
 
 
 def counts_text(counts: Mapping[str, int], limit: int = 4) -> str:

@@ -354,6 +354,21 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(monkeypatch: pytest.
     assert said[0].startswith("  acquire: 4/8 books, 1 wrong_language, ")
 
 
+def test_a_meter_tells_that_it_waits_though_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = threading.Event()
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        heard.set()
+
+    monkeypatch.setattr(console, "say", say)
+    monkeypatch.setattr(console, "HEARTBEAT_S", 0.0)
+    with Meter("synthesize", 80, "slots"):
+        assert heard.wait(timeout=30)
+    assert said[0].startswith("  synthesize: 0/80 slots, after ")
+
+
 def test_counts_are_told_largest_first() -> None:
     assert counts_text({"b": 2, "a": 2, "c": 9}) == "9 c, 2 a, 2 b"
     assert counts_text({"a": 1, "b": 2, "c": 3}, limit=2) == "3 c, 2 b, 1 other"
