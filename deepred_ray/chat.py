@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from deepred_ray.console import console
 from deepred_ray.errors import InputError
@@ -71,14 +72,14 @@ def newest_gguf(run: Run) -> Path:
     return run.local_copy(folder) / name
 
 
-def load_quietly(gguf: Path) -> Llama:
-    """llama.cpp writes its own log to the error stream; only errors of ours belong there."""
+def load_quietly(gguf: Path, **options: Any) -> Llama:
+    """A `Llama` with these options; llama.cpp writes its own log to the error stream; only errors of ours belong there."""
     sys.stderr.flush()
     errors = os.dup(2)
     try:
         with open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), 2)
-            return Llama(gguf)
+            return Llama(gguf, **options)
     finally:
         os.dup2(errors, 2)
         os.close(errors)

@@ -31,6 +31,7 @@ STAGE_HELP = {
 }
 TOOL_HELP = {
     "chat": "Talk with the tuned model of a run (its GGUF, in llama.cpp).",
+    "serve": "Offer the tuned model of a run with an OpenAI-compatible API on loopback, by llama.cpp or vLLM.",
     "explain": "The whole lineage of one example: book, passage, prompt, attempts, verdicts, split.",
     "review": "Look at the examples of a run and reject some by hand; training leaves them out.",
     "check-era": "Which lines of a file could not have been written before the theme's cutoff year.",
@@ -55,6 +56,7 @@ examples:
   deepred inspect utopias examples --rows 5
   deepred thresholds utopias --output thresholds/
   deepred chat --run utopias
+  deepred serve --run utopias --port 8080
 
 A run is a folder <data root>/<run>; repeating a command goes on where it stopped. `deepred COMMAND --help` lists settings."""
 THRESHOLDS_HELP = """\
@@ -347,6 +349,16 @@ def tool_command(command: str, words: list[str]) -> int:
         parser.add_argument("--theme", default="deepred", help="theme of the personas (default: deepred)")
         parser.add_argument("--temperature", type=float, default=0.7, help="0 is deterministic (default: 0.7)")
         parser.add_argument("--ask", metavar="QUESTION", help="answer one question and leave")
+    if command == "serve":
+        parser.add_argument("--run", default="deepred", help="name of the run, and of the model in the API (default: deepred)")
+        parser.add_argument(
+            "--engine",
+            choices=("llama.cpp", "vllm"),
+            default="llama.cpp",
+            help="llama.cpp with the run's smallest GGUF file, or vLLM with base and adapter (default: llama.cpp)",
+        )
+        parser.add_argument("--gguf", help="serve this GGUF file instead, by llama.cpp")
+        parser.add_argument("--port", type=int, default=8080, help="0 is any free one, with llama.cpp (default: 8080)")
     if command == "doctor":
         parser.add_argument("--model", help="model to look for: a Hugging Face id or folder (default: the embedded one)")
         parser.add_argument("--deep", action="store_true", help="also start Ray and run a task")
@@ -364,6 +376,10 @@ def tool_command(command: str, words: list[str]) -> int:
         from deepred_ray import chat
 
         return chat.talk(root, options)
+    if command == "serve":
+        from deepred_ray import serve
+
+        return serve.serve(root, options)
     from deepred_ray import inspection
     from deepred_ray.runs import Run
 

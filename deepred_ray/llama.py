@@ -13,30 +13,38 @@ from deepred_ray.errors import ModelError
 
 
 class Llama:
-    """A GGUF file in llama.cpp's server, reached by function calls.
+    """A GGUF file in llama.cpp's server, reached by function calls, and by others as model `name` at a `port` of loopback (0: any
+    free one). It answers `parallel` requests at a time, each of at most `context` tokens.
 
     Raises:
         ModelError: llama.cpp cannot load the file.
     """
 
-    def __init__(self, gguf: Path, context: int = 2048) -> None:
+    def __init__(self, gguf: Path, context: int = 2048, port: int = 0, name: str = "", parallel: int = 1) -> None:
         import xllamacpp
 
         if not gguf.is_file():
             raise ModelError(f"no GGUF file {gguf}", "Run `deepred export` first.")
         params = xllamacpp.CommonParams()
         params.model.path = str(gguf)
-        params.n_ctx = context
-        params.n_parallel = 1
+        params.n_ctx = context * parallel
+        params.n_parallel = parallel
         params.cpuparams.n_threads = os.cpu_count() or 1
         params.warmup = False
-        params.port = 0  # any free one; loopback, and nobody calls it
+        params.port = port  # on loopback
+        if name:
+            params.model_alias = {name}
         params.use_jinja = True
         params.verbosity = 0
         try:
             self._server = xllamacpp.Server(params)
         except RuntimeError as error:
             raise ModelError(f"llama.cpp cannot load {gguf}: {error}") from error
+
+    @property
+    def address(self) -> str:
+        """Where its HTTP server listens."""
+        return str(self._server.listening_address)
 
     def chat(self, messages: Messages, *, max_tokens: int, temperature: float, on_text: Callable[[str], None] | None = None) -> str:
         """The answer to `messages`; temperature 0 is greedy. `on_text` gets the pieces as they come."""
@@ -81,7 +89,7 @@ class Llama:
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         # What has no function of its own is asked over loopback.
-        answer = requests.post(f"{self._server.listening_address}{path}", json=body, timeout=60)
+        answer = requests.post(f"{self.address}{path}", json=body, timeout=60)
         return checked(answer.content)
 
 

@@ -1,15 +1,23 @@
 """The whole pipeline with real components, as a user calls it: books over HTTP, vLLM, LoRA, GGUF in llama.cpp, evaluation."""
 
+import contextlib
 import json
 import os
+import signal
+import socket
 import statistics
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import openai
 import pyarrow.parquet as pq
 import pytest
+
+from deepred_ray.runs import cache_folder
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
 
@@ -42,14 +50,14 @@ max_tokens = 24
 """
 
 
-def deepred(*words: str, root: Path) -> subprocess.CompletedProcess[str]:
+def deepred(*words: str, root: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "deepred_ray", *words, "--data-root", str(root)],
         capture_output=True,
         text=True,
         timeout=2100,
         check=False,
-        env=os.environ | {"COLUMNS": "160"},
+        env=os.environ | {"COLUMNS": "160"} | environment,
     )
 
 
@@ -176,3 +184,66 @@ def test_chat_answers_from_the_gguf(run: Path, root: Path) -> None:
     done = deepred("chat", "--run", "small", "--ask", "Who are we?", "--temperature", "0", root=root)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.split()) > 3
+
+
+def test_an_exported_run_is_put_where_lm_studio_and_ollama_find_it(run: Path, root: Path, tmp_path: Path) -> None:
+    (tmp_path / ".lmstudio" / "models").mkdir(parents=True)
+    words = ("export", "--run", "small", "--deploy", "lmstudio", "ollama")
+    done = deepred(*words, root=root, HOME=str(tmp_path), XDG_CACHE_HOME=str(cache_folder().parent))
+    assert done.returncode == 0, done.stderr
+    assert "whole and fresh, skipped" in done.stdout
+    made = run / "gguf" / "deepred-f16"
+    placed = tmp_path / ".lmstudio" / "models" / "deepred_ray" / "small" / "deepred-f16.gguf"
+    assert placed.read_bytes() == (made / "deepred-f16.gguf").read_bytes()
+    modelfile = (made / "Modelfile").read_text()
+    assert modelfile.startswith("FROM ./deepred-f16.gguf\nTEMPLATE")
+    assert "You are Deep Red" in modelfile
+
+
+@contextlib.contextmanager
+def served(root: Path, engine: str) -> Iterator[openai.OpenAI]:
+    """A client of `deepred serve`, which ends with the block."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = ["serve", "--run", "small", "--data-root", str(root), "--engine", engine, "--port", str(port)]
+    with (root / f"serve-{engine}.log").open("w+") as log:
+        server = subprocess.Popen([sys.executable, "-m", "deepred_ray", *words], stdout=log, stderr=log, start_new_session=True)
+        client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", timeout=120, max_retries=0)
+        try:
+            while server.poll() is None:
+                with contextlib.suppress(openai.APIConnectionError, openai.InternalServerError):
+                    client.models.list()
+                    break
+                time.sleep(0.5)
+            else:
+                log.seek(0)
+                pytest.fail(log.read()[-4000:])
+            yield client
+        finally:
+            server.send_signal(signal.SIGINT)
+            try:
+                assert server.wait(timeout=60) == 0
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(server.pid, signal.SIGKILL)  # whatever it has left
+
+
+def asked(client: openai.OpenAI, model: str) -> str:
+    question: Any = [{"role": "user", "content": "Who are we?"}]
+    answer = client.chat.completions.create(model=model, messages=question, max_tokens=24, temperature=0)
+    return answer.choices[0].message.content or ""
+
+
+def test_llama_cpp_serves_the_tuned_model_to_an_openai_client(run: Path, root: Path) -> None:
+    with served(root, "llama.cpp") as client:
+        assert [model.id for model in client.models.list()] == ["small"]
+        assert len(asked(client, "small").split()) > 3
+
+
+def test_vllm_serves_base_and_adapter_to_an_openai_client(run: Path, root: Path) -> None:
+    with served(root, "vllm") as client:
+        assert {model.id for model in client.models.list()} == {"smollm2", "small"}
+        base, tuned = asked(client, "smollm2"), asked(client, "small")
+        assert min(len(answer.split()) for answer in (base, tuned)) > 3
+        assert base != tuned, "the adapter was not in use"
