@@ -87,9 +87,10 @@ def test_a_llama_cpp_server_is_an_engine(root: Path, server: str) -> None:
     assert {row["model"] for row in attempts} == {name}
     assert all(row["tokens"] > 0 and row["prompt_tokens"] > 50 for row in attempts)
     # What the server says goes on from the opening, and does not repeat it.
-    for row in attempts:
-        for reply in row["replies"]:
-            assert reply.count(reply[:12]) == 1
+    replies = [reply for row in attempts if row["reason"] is None for reply in row["replies"]]
+    assert replies
+    for reply in replies:
+        assert not any(reply[:size].strip() == reply[size : 2 * size].strip() for size in range(8, 61))
 
 
 def engine_core() -> int | None:
