@@ -24,12 +24,12 @@ from processes import deepred
 
 from deepred_ray import cluster, models
 from deepred_ray.config import Config
-from deepred_ray.engine import EngineSettings, cpu_dtype
+from deepred_ray.engine import EngineSettings, cpu_options, environment
 from deepred_ray.runs import Run
 from deepred_ray.stages import trial
 from deepred_ray.stages.filling import Recipe
 from deepred_ray.stages.synthesize import engine_maker, engine_settings, in_task, planned_slots, recipe_of
-from deepred_ray.stages.tables import Row
+from deepred_ray.stages.tables import Row, passage_texts
 from deepred_ray.text import chatml, prompts
 from deepred_ray.text.reject import Reject
 from deepred_ray.theme import Theme
@@ -55,13 +55,10 @@ def requests_of(recipe: Recipe, slots: dict[str, Row], rows: list[Row]) -> list[
 def bare(file: Path, alone: int) -> None:
     """In a process of its own: tokens a second of vLLM with all requests of the file, and with `alone` of them one by one."""
     told = json.loads(file.read_text())
-    os.environ |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(os.cpu_count()), "VLLM_NO_USAGE_STATS": "1"}
+    os.environ |= environment()
     from vllm import LLM, SamplingParams
-    from vllm.platforms import current_platform
 
-    options: dict[str, Any] = {}
-    if current_platform.is_cpu():
-        options = {"kv_cache_memory_bytes": int(told["kv_cache_gib"] * 2**30), "enforce_eager": True, "dtype": cpu_dtype()}
+    options = cpu_options(told["kv_cache_gib"])
     engine = LLM(told["model"], max_model_len=told["max_model_len"], disable_log_stats=True, **options)
     tokenizer: Any = engine.get_tokenizer()
     texts, params = [], []
@@ -149,7 +146,7 @@ def measure(run: Run, config: Config, folder: Path, alone: int) -> dict[str, Any
         rows = trial.candidates(run, TRIAL)
     finally:
         cluster.disconnect()
-    texts = trial.passage_texts(run, {slot["chunk_id"] for slot in slots if slot["chunk_id"]})
+    texts = passage_texts(run, {slot["chunk_id"] for slot in slots if slot["chunk_id"]})
     by_id = {slot["example_id"]: slot | {"text": texts.get(slot["chunk_id"])} for slot in slots}
     speeds = run_bare(engine_settings(config), recipe, requests_of(recipe, by_id, rows), alone, folder)
     return {

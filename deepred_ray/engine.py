@@ -68,26 +68,39 @@ def cpu_dtype() -> str:
     return "float32" if slow else "auto"
 
 
+def environment(threads: int | None = None) -> dict[str, str]:
+    """What vLLM wants in its process's environment before it is imported; `threads` as in `EngineSettings`."""
+    return {
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # Ray decides where an actor runs; binding stacks engines on one core
+        "VLLM_NO_USAGE_STATS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        # Ray sets it to the CPUs that the actor asked for, but an engine computes while the rest waits.
+        "OMP_NUM_THREADS": str(threads or os.cpu_count() or 1),
+    }
+
+
+def cpu_options(kv_cache_gib: float) -> dict[str, Any]:
+    """vLLM's engine arguments that only a CPU needs; none elsewhere."""
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return {}
+    return {
+        "kv_cache_memory_bytes": int(kv_cache_gib * 2**30),
+        "enforce_eager": True,  # compiling costs a minute and gains nothing for small models
+        "dtype": cpu_dtype(),
+    }
+
+
 class Engine:
     """Raises ModelError if vLLM cannot start; the message has its cause."""
 
     def __init__(self, settings: EngineSettings) -> None:
-        os.environ |= {
-            "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # Ray decides where an actor runs; binding stacks engines on one core
-            "VLLM_NO_USAGE_STATS": "1",
-            "TOKENIZERS_PARALLELISM": "false",
-        }
-        # Ray sets OMP_NUM_THREADS to the CPUs that the actor asked for, but an engine computes while the rest waits.
-        os.environ["OMP_NUM_THREADS"] = str(settings.threads or os.cpu_count() or 1)
+        os.environ |= environment(settings.threads)
         from vllm.engine.arg_utils import AsyncEngineArgs
-        from vllm.platforms import current_platform
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        options: dict[str, Any] = {}
-        if current_platform.is_cpu():
-            options["kv_cache_memory_bytes"] = int(settings.kv_cache_gib * 2**30)
-            options["enforce_eager"] = True  # compiling costs a minute and gains nothing for small models
-            options["dtype"] = cpu_dtype()
+        options = cpu_options(settings.kv_cache_gib)
         if settings.lora_rank:
             options |= {"enable_lora": True, "max_lora_rank": settings.lora_rank}
         self.settings = settings

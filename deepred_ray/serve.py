@@ -13,6 +13,7 @@ from deepred_ray import models
 from deepred_ray.chat import load_quietly, newest_gguf
 from deepred_ray.config import load
 from deepred_ray.console import console
+from deepred_ray.engine import cpu_options, environment
 from deepred_ray.errors import InputError
 from deepred_ray.runs import Run
 
@@ -25,8 +26,13 @@ def serve(root: str, options: argparse.Namespace) -> int:
     """Serve until interrupted; the model's name in the API is the run's.
 
     Raises:
-        InputError: the port is taken, or the run has no GGUF or adapter yet. ModelError: llama.cpp cannot load the file.
+        InputError: the port is taken, the run has no GGUF or adapter yet, or vLLM is asked for what only llama.cpp does.
+        ModelError: llama.cpp cannot load the file.
     """
+    if options.engine == "vllm" and (options.gguf or not options.port):
+        raise InputError(
+            "vLLM serves the run's adapter, at a port that is named", "Leave out --gguf and --port 0, or use llama.cpp."
+        )
     require_free(options.port)
     run = Run(root, options.run)
     if options.engine == "vllm":
@@ -72,15 +78,8 @@ def become_vllm(run: Run, port: int) -> None:
     words += ["--served-model-name", config.model, "--host", HOST, "--port", str(port)]
     words += ["--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", f"{run.name}={adapter}"]
     words += ["--max-model-len", str(config.synthesize.max_model_len)]
-    environment = os.environ | {"VLLM_NO_USAGE_STATS": "1"}
-    from vllm.platforms import current_platform
-
-    if current_platform.is_cpu():
-        from deepred_ray.engine import cpu_dtype
-
-        words += ["--enforce-eager", "--dtype", cpu_dtype()]
-        words += ["--kv-cache-memory-bytes", str(int(config.synthesize.kv_cache_gib * 2**30))]
-        environment |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(os.cpu_count())}
+    for name, value in cpu_options(config.synthesize.kv_cache_gib).items():
+        words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
     say_where(f"http://{HOST}:{port}", run.name)
     sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable, *words], environment)
+    os.execve(sys.executable, [sys.executable, *words], os.environ | environment())

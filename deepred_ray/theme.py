@@ -104,6 +104,11 @@ class Theme:
     def personas(self) -> dict[str, Persona]:
         return parse_personas(self.read("personas.toml"))
 
+    @property
+    def system(self) -> str:
+        """The system prompt of the first persona, the theme's own voice."""
+        return next(iter(self.personas.values())).system[0]
+
     @cached_property
     def components(self) -> tuple[Component, ...]:
         return parse_components(self.read("components.toml"), self.personas)

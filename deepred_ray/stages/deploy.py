@@ -35,7 +35,7 @@ def run(run: Run, config: Config, theme: Theme) -> None:
             from transformers import AutoTokenizer
 
             template = AutoTokenizer.from_pretrained(run.local_copy("merged")).chat_template
-            to_ollama(file, run.name, next(iter(theme.personas.values())).system[0], str(template))
+            to_ollama(file, run.name, theme.system, str(template))
 
 
 def lm_studio_home(home: Path) -> Path:

@@ -96,7 +96,7 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
 def ask(config: Config, theme: Theme, base: str, adapter: str | None, items: list[Item]) -> list[Row]:
     """Rows of RESPONSES without a verdict, in the order of systems and prompts."""
     systems = [BASE, PROMPTED] + ([TUNED] if adapter else [])
-    persona = next(iter(theme.personas.values())).system[0]
+    persona = theme.system
     rows = [
         {"system": system, "prompt_id": item.id, "category": item.category, "kind": item.kind, "prompt": item.prompt}
         for system in systems

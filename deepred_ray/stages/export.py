@@ -83,7 +83,7 @@ def find_adapter(run: Run, named: str | None) -> Path:
 
 def check_conversations(theme: Theme) -> list[list[dict[str, str]]]:
     """Prompts on which adapter, merged model and GGUF are compared."""
-    system = next(iter(theme.personas.values())).system[0]
+    system = theme.system
     items = [item for item in theme.evaluation if item.category == "plan"][:CHECK_PROMPTS]
     return [[{"role": "system", "content": system}, {"role": "user", "content": item.prompt}] for item in items]
 

@@ -4,7 +4,6 @@ INPUT   manifests of the run, train/metrics.jsonl, evaluation/report.json if the
 OUTPUT  adapter/README.md and merged/README.md
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,17 +49,14 @@ def licence(model: str) -> str | None:
     """The licence in the header of the base's own card, in its folder or the Hugging Face cache; None if none is told there."""
     if model == models.EMBEDDED:
         return EMBEDDED_LICENCE
-    folder = Path(model).expanduser()
-    card: Any = folder / "README.md"
-    if not folder.is_dir():
-        from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub import metadata_load, try_to_load_from_cache
 
-        card = try_to_load_from_cache(model, "README.md")
-    if not isinstance(card, str | Path) or not Path(card).is_file():
-        return None
-    header = re.match(r"---\n(.*?)\n---", Path(card).read_text("utf-8"), re.DOTALL)
-    told = re.search(r"^license:\s*(\S+)\s*$", header[1], re.MULTILINE) if header else None
-    return told[1] if told else None
+    folder = Path(model).expanduser()
+    readme: Any = folder / "README.md" if folder.is_dir() else try_to_load_from_cache(model, "README.md")
+    # The cache also tells, by an object of its own, that it knows of no such file.
+    header = metadata_load(readme) if isinstance(readme, str | Path) and Path(readme).is_file() else None
+    told = (header or {}).get("license")
+    return str(told) if told else None
 
 
 def card(
@@ -96,7 +92,7 @@ model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}")
 
 It was tuned with a system prompt, and is to be asked with one, such as:
 
-> {next(iter(theme.personas.values())).system[0]}""",
+> {theme.system}""",
         "## Training\n\n"
         + f"{data_line(manifests)} {train.outputs['trained_tokens']:,} of their tokens count (the assistant's words and "
         + f"the end of its turn), {train.outputs['steps']} optimizer steps.\n\n"

@@ -40,17 +40,15 @@ def histograms(title: str, values: Mapping[str, Sequence[int]], unit: str) -> by
     return png(figure)
 
 
-def curves(title: str, lines: Mapping[str, Sequence[tuple[float, float]]], across: str, up: str) -> bytes:
-    """Lines through points (x, y); the first thin and plain, the second with a mark at each point and its lowest one named."""
+def losses(title: str, training: Sequence[tuple[int, float]], validation: Sequence[tuple[int, float]]) -> bytes:
+    """Loss in nats a token by optimizer step, with the step of the lowest validation loss; `validation` may be empty."""
     figure, axes = canvas(8, 4.2)
-    for (name, points), (colour, style) in zip(lines.items(), ((PLAIN, "-"), (MARKED, "o-")), strict=False):
-        if points:
-            axes.plot(*zip(*points, strict=True), style, color=colour, label=name, linewidth=1.4, markersize=4)
-    for name, points in list(lines.items())[1:2]:
-        if points:
-            lowest = min(points, key=lambda point: point[1])
-            axes.axvline(lowest[0], color=MARKED, linestyle=":", label=f"lowest {name}: {lowest[1]:.3f}")
-    axes.set(title=title, xlabel=across, ylabel=up)
+    axes.plot(*zip(*training, strict=True), color=PLAIN, linewidth=1.4, label="training")
+    if validation:
+        step, lowest = min(validation, key=lambda point: point[1])
+        axes.plot(*zip(*validation, strict=True), "o-", color=MARKED, linewidth=1.4, markersize=4, label="validation")
+        axes.axvline(step, color=MARKED, linestyle=":", label=f"lowest: {lowest:.3f} at step {step}")
+    axes.set(title=title, xlabel="optimizer step", ylabel="nats a token")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     return png(figure)

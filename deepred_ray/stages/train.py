@@ -35,7 +35,7 @@ from deepred_ray.theme import Theme
 
 EXAMPLES_A_SHARD = 512
 POLL_S = 1.0
-SCALARS = {"loss", "val_loss", "lr", "tokens_per_s"}
+SCALARS = ("loss", "val_loss", "lr", "tokens_per_s")
 
 
 def run(run: Run, config: Config, theme: Theme) -> Manifest:
@@ -266,8 +266,9 @@ def watch(run: Run, board: Any, meter: Meter, stop: threading.Event) -> None:
         with path.open("a") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
         for row in rows:
-            for name in SCALARS & {name for name, value in row.items() if value is not None}:
-                board_files.add_scalar(name, row[name], row["step"])
+            for name in SCALARS:
+                if row.get(name) is not None:
+                    board_files.add_scalar(name, row[name], row["step"])
         board_files.flush()
         if rows:
             last = rows[-1]
@@ -277,12 +278,10 @@ def watch(run: Run, board: Any, meter: Meter, stop: threading.Event) -> None:
 
 def draw(run: Run, metrics: Mapping[int, Row]) -> None:
     """The loss curves as train/loss.png."""
-    lines = {
-        name: [(step, row[key]) for step, row in metrics.items() if row.get(key) is not None]
-        for name, key in (("training loss", "loss"), ("validation loss", "val_loss"))
-    }
-    data = pictures.curves(f"Loss of {run.name}", lines, "optimizer step", "nats a token")
-    (run.folder / "train" / "loss.png").write_bytes(data)
+    training, validation = (
+        [(step, row[name]) for step, row in metrics.items() if row.get(name) is not None] for name in ("loss", "val_loss")
+    )
+    (run.folder / "train" / "loss.png").write_bytes(pictures.losses(f"Loss of {run.name}", training, validation))
 
 
 def read_metrics(run: Run) -> dict[int, Row]:

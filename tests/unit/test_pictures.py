@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
-from deepred_ray.stages.pictures import MARKED, MOST_BARS, PLAIN, bars, histograms
+from deepred_ray.stages.pictures import MARKED, MOST_BARS, PLAIN, bars, histograms, losses
 
 DPI = 100
 
@@ -74,3 +74,11 @@ def test_any_numbers_can_be_drawn(numbers: list[int]) -> None:
 def test_a_picture_is_the_same_each_time() -> None:
     counts = {"accepted": 3, "copied": 4}
     assert bars("Attempts", counts, "attempts") == bars("Attempts", counts, "attempts")
+
+
+def test_losses_are_two_lines_or_one() -> None:
+    training = [(step, 3.0 - step / 10) for step in range(1, 11)]
+    both, alone = (pixels(losses("Loss", training, validation)) for validation in ([(5, 2.6), (10, 2.2)], []))
+    assert inches(both) == pytest.approx((8, 4.2), abs=0.02)
+    assert painted(both, PLAIN) > 0 < painted(both, MARKED)
+    assert painted(alone, PLAIN) > 0 == painted(alone, MARKED)
