@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from deepred_ray import models
+from deepred_ray.theme import Theme
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
@@ -48,27 +49,16 @@ def check_filled(root: Path, count: int) -> None:
     assert (manifest["rows_in"], manifest["kept"]) == (len(attempts), count)
 
 
-SERVE = """
-import sys, time, xllamacpp
-params = xllamacpp.CommonParams()
-params.model.path, params.n_ctx, params.n_parallel = sys.argv[1], 8192, 4
-params.port, params.use_jinja, params.verbosity = 0, True, 0
-server = xllamacpp.Server(params)
-print(server.listening_address, flush=True)
-time.sleep(1200)
-"""
-
-
 @pytest.fixture
-def server() -> Iterator[str]:
-    """Address of llama.cpp's own HTTP server on loopback, with the embedded model."""
-    gguf = str(models.embedded_package() / models.EMBEDDED_FILE)
-    process = subprocess.Popen([sys.executable, "-c", SERVE, gguf], stdout=subprocess.PIPE, text=True)
+def server(tmp_path: Path) -> Iterator[str]:
+    """Address of llama.cpp's own HTTP server on loopback, with the embedded model by the name `embedded`."""
+    gguf = models.embedded_package() / models.EMBEDDED_FILE
+    process = deepred(tmp_path, "serve", "--run", "embedded", "--gguf", str(gguf), "--port", "0")
     assert process.stdout
-    address = next(line for line in process.stdout if line.startswith("http")).strip()
-    yield address
-    process.kill()
-    process.wait()
+    line = next(line for line in process.stdout if line.startswith("model embedded at "))
+    yield line.split()[3].removesuffix("/v1")
+    process.terminate()
+    assert process.wait(60) == 0
 
 
 def test_a_llama_cpp_server_is_an_engine(root: Path, server: str) -> None:
@@ -78,6 +68,7 @@ def test_a_llama_cpp_server_is_an_engine(root: Path, server: str) -> None:
     assert done.returncode == 1
     assert "does not have model 'nobody'" in said
     name = said.split("--synthesis-model: ")[1].split("'")[1]
+    assert name == "embedded"
 
     done = deepred(root, *words, "--endpoint", server, "--synthesis-model", name, "--fresh")
     said, _ = done.communicate(timeout=600)
@@ -87,20 +78,16 @@ def test_a_llama_cpp_server_is_an_engine(root: Path, server: str) -> None:
     assert {row["model"] for row in attempts} == {name}
     assert all(row["tokens"] > 0 and row["prompt_tokens"] > 50 for row in attempts)
     # What the server says goes on from the opening, and does not repeat it.
-    replies = [reply for row in attempts if row["reason"] is None for reply in row["replies"]]
-    assert replies
-    for reply in replies:
-        assert not any(reply[:size].strip() == reply[size : 2 * size].strip() for size in range(8, 61))
+    openings = [opening for group in Theme.find("deepred").phrasebook.openings.values() for opening in group]
+    for reply in [reply for row in attempts for reply in row["replies"]]:
+        opening = max((opening for opening in openings if reply.startswith(opening)), key=len)
+        assert not reply.removeprefix(opening).lstrip().startswith(opening)
 
 
-def engine_core() -> int | None:
-    """The process of vLLM's engine core that works for a synthesis."""
-    for process in psutil.process_iter(["name", "cmdline"]):
-        if "EngineCore" in " ".join(process.info["cmdline"] or ()):
-            parents = " ".join(" ".join(parent.cmdline()) for parent in process.parents())
-            if "FillSlots" in parents:
-                return int(process.pid)
-    return None
+def engine_core(driver: int) -> int | None:
+    """The process of vLLM's engine core that works for this driver."""
+    cores = [child for child in psutil.Process(driver).children(recursive=True) if "EngineCore" in " ".join(child.cmdline())]
+    return cores[0].pid if cores else None
 
 
 def test_a_killed_vllm_core_is_started_again(root: Path) -> None:
@@ -112,7 +99,7 @@ def test_a_killed_vllm_core_is_started_again(root: Path) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.5)
     left = rows(root, "candidates")
-    core = engine_core()
+    core = engine_core(driver.pid)
     assert core is not None
     os.kill(core, signal.SIGKILL)
     said, _ = driver.communicate(timeout=700)
