@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from runfolder import CHESS_SLOT, EMPTY, GAP, MAIN, MODEL, NAME, PASSAGE, THEME, attempt, synthesized, write
 
@@ -103,7 +103,6 @@ def test_a_judge_has_the_last_word() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=12), st.integers(0, 12))
-@settings(deadline=None)
 def test_a_plan_that_grows_chooses_for_its_old_slots_what_it_chose(drawn: list[tuple[int, int]], cut: int) -> None:
     slots = [GAP | {"example_id": f"mission-{number:06d}", "book_id": f"work-{number % 4}"} for number in range(len(drawn))]
 

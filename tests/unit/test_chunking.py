@@ -84,7 +84,7 @@ def check(chunk: Chunk, text: str, bounds: tuple[int, int], measure: Measure) ->
     assert chunk.length <= limit(max(size, 4), minimum)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(text=texts, bounds=sizes, measure=measures, data=st.data())
 def test_paragraph_chunks_hold_all_text_once(text: str, bounds: tuple[int, int], measure: Measure, data: st.DataObject) -> None:
     size, minimum = bounds
@@ -101,7 +101,7 @@ def test_paragraph_chunks_hold_all_text_once(text: str, bounds: tuple[int, int],
     assert chunks == chunk_paragraphs(text, start=start, size=size, minimum=minimum, measure=measure)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(text=texts, bounds=sizes, measure=measures, data=st.data())
 def test_overlapping_chunks_hold_all_text_in_order(
     text: str, bounds: tuple[int, int], measure: Measure, data: st.DataObject
@@ -121,7 +121,7 @@ def test_overlapping_chunks_hold_all_text_in_order(
     assert not text[reached:].strip()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(sentences=st.integers(1, 300), size=st.integers(70, 400))
 @pytest.mark.parametrize("mode", [chunk_paragraphs, partial(chunk_overlap, overlap=8)])
 def test_chunks_of_prose_have_as_many_tokens_as_asked(mode: Callable[..., list[Chunk]], sentences: int, size: int) -> None:
@@ -140,7 +140,7 @@ def test_a_word_of_too_many_tokens_is_cut_between_characters(mode: Callable[...,
     assert all(24 <= tokens([chunk.text])[0] <= 32 for chunk in chunks[1:-2])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     counts=st.lists(st.integers(1, 40), min_size=1, max_size=15),
     mode=st.sampled_from([chunk_paragraphs, chunk_overlap]),
@@ -158,7 +158,7 @@ def test_an_abbreviation_ends_no_sentence() -> None:
     assert [chunk.text for chunk in chunk_paragraphs(" ".join(sentences), size=30, minimum=0)] == sentences
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(counts=st.lists(st.integers(1, 40), min_size=4, max_size=15), overlap=st.integers(1, 200))
 def test_windows_overlap_by_at_least_what_was_asked(counts: list[int], overlap: int) -> None:
     text = "\n\n".join(map(prose, counts))
@@ -244,7 +244,7 @@ headed = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(sections=headed, bounds=st.tuples(st.integers(120, 900), st.integers(0, 120)), measure=measures)
 @pytest.mark.parametrize("mode", [chunk_paragraphs, partial(chunk_overlap, overlap=50)])
 def test_no_chunk_ends_with_a_heading(

@@ -179,7 +179,7 @@ def test_an_empty_answer_still_ends_its_turn() -> None:
     assert trained_texts(CHATML, [FIRST[0], {"role": "assistant", "content": ""}]) == ["<|im_end|>"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from([CHATML, LLAMA, GEMMA]),
     st.booleans(),

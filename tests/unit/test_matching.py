@@ -81,13 +81,13 @@ glue = st.sampled_from(["", " ", "  ", "\n", "-", "\u2014", "\u2019", "\u201c", 
 mixed = st.lists(st.tuples(pieces, glue), max_size=30).map(lambda pairs: "".join(a + b for a, b in pairs))
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(texts=st.lists(st.one_of(mixed, st.text(max_size=80)), max_size=4))
 def test_hits_are_those_of_one_search_per_term(texts: list[str]) -> None:
     assert found(ODD, texts) == naive(ODD, texts)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     terms=st.lists(st.text(st.sampled_from("ab_\u00e9 -'+1\u2019"), min_size=1, max_size=6), min_size=1, max_size=8, unique=True),
     text=st.text(st.sampled_from("abAB_\u00e9\u00c9 -'+1\u2019\n."), max_size=60),
@@ -96,7 +96,7 @@ def test_any_term_matches_as_defined(terms: list[str], text: str) -> None:
     assert found(tuple(terms), [text, text[::-1]]) == naive(tuple(terms), [text, text[::-1]])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_the_shipped_terms_match_as_defined(data: st.DataObject) -> None:
     some = tuple(data.draw(st.lists(st.sampled_from(SHIPPED), min_size=20, max_size=20, unique=True)))

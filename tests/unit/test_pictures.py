@@ -65,7 +65,7 @@ def test_a_panel_for_each_distribution(panels: int) -> None:
 
 
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=40))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_any_numbers_can_be_drawn(numbers: list[int]) -> None:
     picture = pixels(histograms("Length", {"answers": numbers}, "words"))
     assert painted(picture, PLAIN) > 100

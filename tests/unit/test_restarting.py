@@ -5,7 +5,7 @@ from collections import Counter
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from deepred_ray.engine import EngineSettings, Messages, Reply, Sampling
@@ -50,7 +50,6 @@ async def ask(engine: RestartingEngine, texts: list[str]) -> list[Reply]:
 
 
 @given(st.lists(st.text("abcdef", min_size=1, max_size=4), max_size=12, unique=True), st.data())
-@settings(deadline=None)
 def test_whoever_is_not_to_blame_is_answered_once(texts: list[str], data: st.DataObject) -> None:
     poison = data.draw(st.sets(st.sampled_from(texts))) if texts else set()
     victim = mortal(poison)

@@ -94,7 +94,7 @@ def test_a_verdict_is_on_an_attempt_and_not_on_its_slot(run: Run, capsys: pytest
     st.lists(st.tuples(st.sampled_from(["core-000000", "mission-000000"]), st.sampled_from([0, 2]), st.booleans()), max_size=12),
     st.randoms(use_true_random=False),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_last_verdict_on_each_attempt_counts(
     tmp_path_factory: pytest.TempPathFactory, spoken: list[tuple[str, int, bool]], rng: random.Random
 ) -> None:

@@ -410,7 +410,7 @@ def test_of_seventy_thousand_rows_the_right_five_hundred_are_chosen(rows: list[d
     assert few == found[: len(few)]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10**6), st.integers(200, 1500), st.integers(58, 400), st.integers(1, 9))
 def test_any_catalogue_gives_what_the_oracle_says_and_a_larger_limit_continues_it(
     seed: int, count: int, max_books: int, cap: int

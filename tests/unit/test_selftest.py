@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from deepred_ray.engine import Messages, Reply, Sampling
@@ -78,7 +78,6 @@ VALUES: st.SearchStrategy[object] = st.sampled_from(["ultramarine", "vermilion",
 
 
 @given(st.dictionaries(st.sampled_from(["colour", "word", "mood"]), VALUES), st.sampled_from([json.dumps, str]))
-@settings(deadline=None)
 def test_the_verdict_is_that_of_a_validator(value: dict[str, object], write: Callable[[object], str]) -> None:
     text = write(value)
     try:

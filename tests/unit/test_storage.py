@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from deepred_ray import storage
@@ -213,7 +213,6 @@ def test_a_shard_name_is_a_function_of_its_rows() -> None:
     assert len({shard_name(ids) for ids in (["a", "b"], ["b", "a"], ["ab"], ["a"], [])}) == 5
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), max_size=4))
 def test_a_shard_name_is_a_file_name(ids: list[str]) -> None:
     name = shard_name(ids)

@@ -28,14 +28,12 @@ def epoch_rows(epoch: int, rows: int, config: TrainConfig) -> list[int]:
 # --- order
 
 
-@settings(deadline=None)
 @given(st.integers(1, 70), st.integers(1, 20), st.integers(0, 3), st.integers(0, 5))
 def test_each_epoch_takes_every_row_once(rows: int, batch: int, epoch: int, seed: int) -> None:
     config = TrainConfig(global_batch=batch, seed=seed)
     assert sorted(epoch_rows(epoch, rows, config)) == list(range(rows))
 
 
-@settings(deadline=None)
 @given(st.integers(1, 70), st.integers(1, 20), st.integers(0, 50), st.integers(1, 9))
 def test_the_workers_share_the_global_batch_whatever_their_number(rows: int, batch: int, step: int, world: int) -> None:
     chosen = batch_rows(step, rows, TrainConfig(global_batch=batch))
@@ -71,7 +69,6 @@ def test_the_rate_warms_up_and_falls_along_a_cosine() -> None:
     assert learning_rate(110, 110, config) == pytest.approx(0, abs=1e-12)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 400), st.floats(0, 0.99))
 def test_every_step_learns_and_none_too_fast(steps: int, warmup: float) -> None:
     config = TrainConfig(learning_rate=5e-5, warmup=warmup)
@@ -132,7 +129,7 @@ class Bigrams:
         return SimpleNamespace(logits=self.weights[input_ids][:, logits_to_keep])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.lists(st.tuples(st.integers(0, 98), st.booleans()), min_size=1, max_size=9), min_size=1, max_size=12),
     st.integers(1, 4),

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from deepred_ray.text.anachronism import Gate, Term
@@ -140,7 +140,6 @@ MORNING = "Nobody would leave the gallery until morning, for the frost was on th
 
 
 @given(st.sets(st.integers(0, len(FAULTS) - 1), min_size=1))
-@settings(deadline=None)  # the first one loads the model that tells languages
 def test_of_several_faults_the_grossest_is_named(chosen: set[int]) -> None:
     turn = GOOD[0]
     # What comes last stands last, so that "unfinished" stays the end.
