@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import MutableMapping
 
 import ray
 from ray.data import DataContext
@@ -28,6 +29,7 @@ def connect(config: RayConfig) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    one_selection(os.environ)
     address = config.address or os.environ.get("RAY_ADDRESS")
     try:
         if address:
@@ -49,6 +51,23 @@ def connect(config: RayConfig) -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+
+
+def one_selection(environment: MutableMapping[str, str]) -> None:
+    """Say by HIP_VISIBLE_DEVICES what only ROCR_VISIBLE_DEVICES says, as in some ROCm images; Ray does not start with that."""
+    if "ROCR_VISIBLE_DEVICES" in environment and "HIP_VISIBLE_DEVICES" not in environment:
+        environment["HIP_VISIBLE_DEVICES"] = environment.pop("ROCR_VISIBLE_DEVICES")
+
+
+def visibility() -> dict[str, str]:
+    """Environment for training workers, and for nothing else, so that each sees its GPU.
+
+    On AMD, Ray Train gives the workers of a node one common CUDA_VISIBLE_DEVICES, while Ray gives each a HIP_VISIBLE_DEVICES of its
+    own, and torch obeys both: the second worker of a node would find no device. With this Ray leaves HIP_VISIBLE_DEVICES alone.
+    """
+    import torch
+
+    return {"RAY_EXPERIMENTAL_NOSET_HIP_VISIBLE_DEVICES": "1"} if torch.version.hip else {}
 
 
 def disconnect() -> None:

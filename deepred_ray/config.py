@@ -17,6 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from deepred_ray.errors import ConfigError
 
 Kind = Literal["identity", "growth", "operational"]
+Quantization = Literal[
+    "f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q5_k_s", "q4_k_m", "q4_k_s", "q3_k_l", "q3_k_m", "q3_k_s", "q2_k"
+]
 
 
 def identity(default: Any, **bounds: Any) -> Any:
@@ -213,14 +216,18 @@ class TrainConfig(Section):
     """Share of all steps over which the learning rate rises; it falls along a cosine afterwards."""
     weight_decay: float = identity(0.01, ge=0)
     epochs: Annotated[int, short("--epochs")] = growth(3, ge=1)
-    batch: int = identity(4, ge=1)
-    """Sequences in one micro-batch of one worker."""
+    patience: int | None = growth(None, ge=1)
+    """Stop early, after this many validations in a row without a lower loss. Default: never."""
+    batch: int = operational(4, ge=1)
+    """Rows of `max_tokens` that one worker computes at a time, a micro-batch; of shorter rows more."""
     global_batch: int = identity(16, ge=1)
-    """Sequences in one optimizer step over all workers; gradients are accumulated up to it."""
+    """Examples in one optimizer step over all workers; gradients are accumulated up to it."""
     max_tokens: int = identity(1024, ge=64)
     """Longest training sequence; an example that is longer is a reject."""
     precision: Literal["auto", "bf16", "f32"] = operational("auto")
     """`auto`: bf16 where the hardware has it."""
+    base_bits: Literal[4, 8] | None = identity(None)
+    """Hold the base in 4 bits (NF4) or 8 by bitsandbytes, on GPUs; the adapter is merged into the whole base all the same."""
     gradient_checkpointing: bool = operational(True)
     """Trade a third more computing for memory."""
     checkpoint_steps: int = operational(20, ge=1)
@@ -233,7 +240,8 @@ class ExportConfig(Section):
 
     adapter: Annotated[str | None, short("--adapter")] = identity(None)
     """A PEFT adapter folder to export, without an earlier run; `--model` names its base."""
-    quantizations: tuple[Literal["f32", "f16", "bf16", "q8_0"], ...] = growth(("q8_0",))
+    quantizations: tuple[Quantization, ...] = growth(("q8_0",))
+    """One GGUF file for each. The K-quants want `llama-quantize` on PATH, or the extra `kquants`."""
     deploy: Annotated[tuple[Literal["lmstudio", "ollama"], ...], short("--deploy")] = operational(())
     """Put the first of the GGUF files where an application finds it: `lmstudio` copies it to LM Studio's models folder, and loads
     it if its `lms` is there; `ollama` writes a Modelfile beside it. `deepred export --deploy` may be said of an exported run."""

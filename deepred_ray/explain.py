@@ -51,7 +51,6 @@ def lineage(run: Run, example_id: str) -> Row:
     attempts = sorted(all_rows(run, "candidates", CANDIDATES, "example_id", example_id), key=lambda row: int(row["attempt"]))
     judgements = all_rows(run, "judgements", JUDGEMENTS, "example_id", example_id)
     verdicts = [row for (name, _), row in review.latest(run).items() if name == example_id]
-    trained = first(run, "tokens", TOKENS, "example_id", example_id)
     example = first(run, "examples", EXAMPLES, "example_id", example_id)
     for row in attempts:
         passed_over = first(run, "rejects/synthesize", REJECTS, "id", f"{example_id}/{row['attempt']}")
@@ -66,7 +65,7 @@ def lineage(run: Run, example_id: str) -> Row:
         "reviews": verdicts,
         "example": example,
         "reject": first(run, "rejects/synthesize", REJECTS, "id", example_id),
-        "tokens": {"total": len(trained["input_ids"]), "trained": sum(trained["trained"])} if trained else None,
+        "tokens": trained_tokens(run, example_id),
     }
 
 
@@ -81,6 +80,17 @@ def all_rows(run: Run, table: str, schema: pa.Schema, column: str, value: str, w
 
 def first(run: Run, table: str, schema: pa.Schema, column: str, value: str, without: str = "") -> Row | None:
     return next(iter(all_rows(run, table, schema, column, value, without)), None)
+
+
+def trained_tokens(run: Run, example_id: str) -> Row | None:
+    """How many tokens training has of the example, and how many of them it trains on; None if it has none."""
+    table = run.table("tokens").read_table(TOKENS, ["example_ids", "lengths", "trained"])
+    for row in table.to_pylist():
+        if example_id in row["example_ids"]:
+            place = row["example_ids"].index(example_id)
+            start, length = sum(row["lengths"][:place]), row["lengths"][place]
+            return {"total": length, "trained": sum(row["trained"][start : start + length])}
+    return None
 
 
 def rebuilt_prompt(run: Run, slot: Row, passage: Row | None, attempts: list[Row], example: Row | None) -> Row | None:

@@ -123,10 +123,21 @@ EXAMPLES = pa.schema(
     ]
 )
 
-TOKENS = pa.schema(
+TOKENIZED = pa.schema(
     [
         ("example_id", pa.string()),
         ("split", pa.string()),
+        ("input_ids", pa.list_(pa.int32())),
+        ("trained", pa.list_(pa.bool_())),  # same length; true where the token is in the loss
+    ]
+)
+
+# A row is a packed sequence, a row group of the file a global batch.
+TOKENS = pa.schema(
+    [
+        ("split", pa.string()),
+        ("example_ids", pa.list_(pa.string())),  # of the conversations in this row
+        ("lengths", pa.list_(pa.int32())),  # tokens of each of them
         ("input_ids", pa.list_(pa.int32())),
         ("trained", pa.list_(pa.bool_())),  # same length; true where the token is in the loss
     ]

@@ -9,6 +9,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -22,11 +23,13 @@ from deepred_ray.engine import Engine, EngineSettings, Sampling
 from deepred_ray.errors import InputError
 from deepred_ray.report import build_report, render_html
 from deepred_ray.runs import STAGES, Manifest, Run, versions
-from deepred_ray.schema import RESPONSES, TOKENS
+from deepred_ray.schema import RESPONSES
+from deepred_ray.stages.batches import Batches, collate
+from deepred_ray.stages.lora import token_losses
 from deepred_ray.stages.pool import on_engines, one_block_each
 from deepred_ray.stages.tables import Row
 from deepred_ray.stages.train import read_metrics
-from deepred_ray.storage import count_values, rows_table
+from deepred_ray.storage import rows_table
 from deepred_ray.text.judging import Item, Judgement, judge_persona, judge_style, judge_temporal, stratified
 from deepred_ray.text.metrics import PerplexityComparison, compare_perplexity
 from deepred_ray.theme import Theme
@@ -164,8 +167,7 @@ def judge(answer: str, item: Item, theme: Theme) -> Judgement:
 
 def measure_perplexity(run: Run, config: Config, base: str, adapter: str) -> PerplexityComparison | None:
     """Base and tuned model on the assistant's tokens of held-out examples; None if no example is held out."""
-    tokens = run.table("tokens").read_table(TOKENS)
-    if not count_values(tokens["split"]).get("val"):
+    if not len(Batches(run.table("tokens"), "val")):
         return None
     scores = ray.get(score_held_out.remote(run, base, adapter, config.evaluate.texts))
     return compare_perplexity(scores["base"], scores["tuned"], seed=SEED)
@@ -178,15 +180,12 @@ def score_held_out(run: Run, base: str, adapter: str, texts: int) -> dict[str, l
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    from deepred_ray.stages.lora import Rows, loss_sum
-
-    rows = Rows(run.table("tokens"), "val")
     model: Any = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), adapter).eval()
     scores: dict[str, list[tuple[float, int]]] = {"base": [], "tuned": []}
     with torch.no_grad():
-        for row in range(min(texts, len(rows))):
-            (batch,) = rows.micro_batches([row], 1, 0)
-            scores["tuned"].append((float(loss_sum(model, batch, "cpu")), rows.trained_tokens([row])))
+        for row in islice(Batches(run.table("tokens"), "val").conversations(), texts):
+            batch = collate([row], 0, packed=False)
+            scores["tuned"].append((float(token_losses(model, batch, "cpu").sum()), row.trained_tokens))
             with model.disable_adapter():
-                scores["base"].append((float(loss_sum(model, batch, "cpu")), rows.trained_tokens([row])))
+                scores["base"].append((float(token_losses(model, batch, "cpu").sum()), row.trained_tokens))
     return scores

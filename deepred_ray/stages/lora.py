@@ -3,22 +3,21 @@
 import contextlib
 import json
 import math
-import random
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from deepred_ray.config import TrainConfig
-from deepred_ray.schema import TOKENS
-from deepred_ray.storage import Folder
+from deepred_ray.errors import DeepredError
+from deepred_ray.stages.batches import IGNORED, Batches, Packed, batch_number, collate, micro_batches
 
 LINEAR_LAYERS = "all-linear"
-IGNORED = -100  # what torch's cross entropy leaves out
 PROBES = 8
+PACKING_NATS = {"f32": 0.02, "bf16": 0.5}
+"""How much a token's loss may differ, packed and alone: rounding does less, and another conversation in sight more."""
 
 
 def learning_rate(step: int, steps: int, settings: TrainConfig) -> float:
@@ -30,13 +29,23 @@ def learning_rate(step: int, steps: int, settings: TrainConfig) -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-def batch_rows(step: int, rows: int, settings: TrainConfig) -> list[int]:
-    """Row numbers of the global batch of a step: a function of seed and step alone, whatever the workers."""
-    per_epoch = math.ceil(rows / settings.global_batch)
-    epoch, place = divmod(step, per_epoch)
-    order = list(range(rows))
-    random.Random(f"{settings.seed}/{epoch}").shuffle(order)
-    return order[place * settings.global_batch : (place + 1) * settings.global_batch]
+@dataclass
+class Patience:
+    """Whether validation has stopped getting better: after `patience` losses in a row that are not the best, or never if None."""
+
+    patience: int | None
+    best: float = math.inf
+    waited: int = 0
+
+    def see(self, loss: float | None) -> None:
+        if loss is None:
+            return
+        self.waited = 0 if loss < self.best else self.waited + 1
+        self.best = min(self.best, loss)
+
+    @property
+    def over(self) -> bool:
+        return self.patience is not None and self.waited >= self.patience
 
 
 def fastest_precision(device: str) -> str:
@@ -62,146 +71,217 @@ def fastest_precision(device: str) -> str:
     return "bf16" if seconds(torch.bfloat16) < seconds(torch.float32) else "f32"
 
 
-class Rows:
-    """Token rows of one split, in memory."""
-
-    def __init__(self, tokens: Folder, split: str) -> None:
-        table = tokens.read_table(TOKENS, ["split", "input_ids", "trained"])
-        rows = [row for row in table.to_pylist() if row["split"] == split]
-        self.ids = [np.array(row["input_ids"], dtype=np.int64) for row in rows]
-        self.trained = [np.array(row["trained"], dtype=bool) for row in rows]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def trained_tokens(self, rows: Sequence[int]) -> int:
-        # The first token has nothing before it that could predict it.
-        return int(sum(self.trained[row][1:].sum() for row in rows))
-
-    def micro_batches(self, rows: Sequence[int], size: int, pad: int) -> Iterator[dict[str, Any]]:
-        """Padded batches of at most `size` rows: input_ids, attention_mask and labels, each (rows, longest)."""
-        import torch
-
-        # Rows of like length together: less padding, and a sum does not mind the order.
-        ordered = sorted(rows, key=lambda row: len(self.ids[row]))
-        for start in range(0, len(ordered), size):
-            chosen = ordered[start : start + size]
-            longest = max(len(self.ids[row]) for row in chosen)
-            ids = np.full((len(chosen), longest), pad)
-            mask = np.zeros((len(chosen), longest), dtype=np.int64)
-            labels = np.full((len(chosen), longest), IGNORED)
-            for place, row in enumerate(chosen):
-                length = len(self.ids[row])
-                ids[place, :length] = self.ids[row]
-                mask[place, :length] = 1
-                labels[place, :length] = np.where(self.trained[row], self.ids[row], IGNORED)
-            yield {
-                "input_ids": torch.from_numpy(ids),
-                "attention_mask": torch.from_numpy(mask),
-                "labels": torch.from_numpy(labels),
-            }
+# --- model
 
 
-def loss_sum(model: Any, batch: dict[str, Any], device: Any) -> Any:
-    """Summed cross entropy over the trained tokens, in nats."""
+def load_base(model: str, precision: str, settings: TrainConfig, device: Any) -> Any:
+    """The base on its device, ready for an adapter."""
     import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    labels = batch["labels"][:, 1:].to(device)
-    # Only where some row is trained are logits needed; the vocabulary is the widest layer of a small model.
-    wanted = (labels != IGNORED).any(dim=0).nonzero().squeeze(1)
-    inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
-    logits = model(**inputs, use_cache=False, logits_to_keep=wanted).logits
-    chosen = labels[:, wanted]
-    return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), chosen.flatten(), ignore_index=IGNORED, reduction="sum")
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    if settings.base_bits is None:
+        base = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).to(device)
+    else:
+        from peft import prepare_model_for_kbit_training
 
-
-def train_worker(job: dict[str, Any]) -> None:
-    """Runs in every worker of Ray Train. Resumes from the latest checkpoint, if there is one."""
-    import ray.train
-    import torch
-    from peft import LoraConfig, PeftModel, get_peft_model
-    from ray.train.torch import get_device, prepare_model
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    settings = TrainConfig(**job["settings"])
-    context = ray.train.get_context()
-    rank, world = context.get_world_rank(), context.get_world_size()
-    device = get_device()
-    torch.manual_seed(settings.seed + rank)
-    rows, held_out = Rows(job["tokens"], "train"), Rows(job["tokens"], "val")
-    steps = settings.epochs * math.ceil(len(rows) / settings.global_batch)
-
-    tokenizer = AutoTokenizer.from_pretrained(job["model"])
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    base = AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.bfloat16 if job["precision"] == "bf16" else torch.float32)
+        # NF4 with double quantization is QLoRA's (Dettmers et al. 2023).
+        quantized = BitsAndBytesConfig(
+            load_in_8bit=settings.base_bits == 8,
+            load_in_4bit=settings.base_bits == 4,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+        base = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, quantization_config=quantized, device_map={"": device})
+        base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
     if settings.gradient_checkpointing:
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         base.enable_input_require_grads()
-    first, state = 0, None
+    return base
+
+
+def add_adapter(base: Any, settings: TrainConfig) -> Any:
+    """The base with a new adapter, which changes nothing yet; the same one in every worker."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(settings.seed)
+    lora = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=LINEAR_LAYERS,
+    )
+    return get_peft_model(base, lora)
+
+
+def token_losses(model: Any, batch: dict[str, Any], device: Any) -> Any:
+    """Cross entropy of each trained token, in nats, in the order of rows and places; shape (trained tokens,)."""
+    import torch
+
+    inputs = {name: value.to(device) for name, value in batch.items() if name != "labels"}
+    # What stands before a trained token predicts it.
+    labels = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED).to(device)
+    wanted = labels != IGNORED
+    with only_places(model, wanted):
+        logits = model(**inputs, use_cache=False).logits
+    return torch.nn.functional.cross_entropy(logits[0].float(), labels[wanted], reduction="none")
+
+
+@contextlib.contextmanager
+def only_places(model: Any, wanted: Any) -> Iterator[None]:
+    """Within, the layer that makes logits sees the hidden states of the wanted places alone, as one row: the vocabulary is the
+    widest layer of a small model, and over half of the places are not trained."""
+    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+    hook = bare.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0][wanted][None], *inputs[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def honours_packing(model: Any, rows: Iterable[Packed], precision: str, device: Any) -> bool:
+    """Whether the model keeps conversations in one row apart: each token's loss is what it is with the conversation alone.
+
+    Tried on the first row that has several. A model whose layers carry a state along, or that takes no positions, does not.
+    """
+    import torch
+
+    row = next((row for row in rows if len(row.lengths) > 1), None)
+    if row is None:
+        return True
+    model.eval()
+    with torch.no_grad():
+        alone = torch.cat([token_losses(model, collate([one], 0, packed=False), device) for one in row.apart()])
+        try:
+            together = token_losses(model, collate([row], 0, packed=True), device)
+        except (TypeError, ValueError):
+            return False
+    return bool((together - alone).abs().max() <= PACKING_NATS[precision])
+
+
+# --- loop
+
+
+def train_worker(job: dict[str, Any]) -> None:
+    """Runs in every worker of Ray Train. Resumes from the latest checkpoint, if there is one.
+
+    Raises:
+        DeepredError: out of memory; the message says what to lower.
+    """
+    import torch
+
+    settings = TrainConfig(**job["settings"])
+    try:
+        train(job, settings)
+    except torch.OutOfMemoryError as error:
+        raise DeepredError(f"a training worker is out of memory: {str(error).splitlines()[0]}", memory_advice(settings)) from error
+
+
+def memory_advice(settings: TrainConfig) -> str:
+    """What of these settings to change, what costs least first."""
+    ways = [] if settings.gradient_checkpointing else ["--train.gradient-checkpointing"]
+    ways += [f"a lower --train.batch than {settings.batch}"] if settings.batch > 1 else []
+    ways += [f"a lower --train.max-tokens than {settings.max_tokens}"]
+    ways += ["--train.base-bits 4 on a GPU"] if settings.base_bits is None else []
+    return f"Try {', '.join(ways)}, or a smaller model. What is trained so far is kept."
+
+
+def train(job: dict[str, Any], settings: TrainConfig) -> None:
+    import ray.train
+    import torch
+    from peft import PeftModel
+    from ray.train.torch import get_device
+    from transformers import AutoTokenizer
+
+    from deepred_ray.stages.dropout import quicken
+
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    device = get_device()
+    batches, held_out = Batches(job["tokens"], "train"), Batches(job["tokens"], "val")
+    steps = settings.epochs * len(batches)
+
+    tokenizer = AutoTokenizer.from_pretrained(job["model"])
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    base = load_base(job["model"], job["precision"], settings, device)
+    first, state, patience = 0, None, Patience(settings.patience)
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
-        lora = LoraConfig(
-            task_type="CAUSAL_LM",
-            r=settings.rank,
-            lora_alpha=settings.alpha,
-            lora_dropout=settings.dropout,
-            target_modules=LINEAR_LAYERS,
-        )
-        torch.manual_seed(settings.seed)  # every worker starts with the same adapter
-        model = get_peft_model(base, lora)
+        model = add_adapter(base, settings)
     else:
         with checkpoint.as_directory() as folder:
             model = PeftModel.from_pretrained(base, str(Path(folder, "adapter")), is_trainable=True)
             state = torch.load(Path(folder, "state.pt"), map_location=device, weights_only=True)
         first = state["step"]
-    torch.manual_seed(settings.seed + 1000 * first + rank)
-    model = prepare_model(model)
-    bare = model.module if hasattr(model, "module") else model
+        patience.best, patience.waited = state["best"], state["waited"]
+    if device.type == "cpu":
+        quicken(model)
+    packed = honours_packing(model, (row for batch in batches for row in batch), job["precision"], device)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     if state:
         optimizer.load_state_dict(state["optimizer"])
 
     for step in range(first, steps):
+        if patience.over:
+            break
         started = time.monotonic()
-        chosen = batch_rows(step, len(rows), settings)
-        everywhere = rows.trained_tokens(chosen)
+        rows = batches[batch_number(step, len(batches), settings.seed)]
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, settings)
-        model.train()
-        # A worker without a row of its own still takes part in the exchange of gradients, with no weight.
-        mine = chosen[rank::world]
-        batches = list(rows.micro_batches(mine or chosen[:1], settings.batch, pad))
-        total = torch.zeros((), device=device)
-        for number, batch in enumerate(batches, 1):
-            last = number == len(batches)
-            with contextlib.nullcontext() if last or bare is model else model.no_sync():
-                # The exchange averages over workers; times `world`, the gradient is that of the mean over all tokens.
-                loss = loss_sum(model, batch, device) * (world / everywhere if mine else 0.0)
-                loss.backward()
-            total += loss.detach() / world
+        # Dropout is a function of the step, so that one that is resumed goes on as it would have.
+        torch.manual_seed(1000 * (settings.seed + step) + rank)
+        loss = gradients(model, rows, rank, world, settings.batch * settings.max_tokens, pad, packed, device)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        total = summed(total)
         done = step + 1
         row = {
             "step": done,
-            "epoch": round(done * settings.epochs / steps, 3),
-            "loss": float(total),
+            "epoch": round(done / len(batches), 3),
+            "loss": loss,
             "lr": optimizer.param_groups[0]["lr"],
             "precision": job["precision"],
-            "tokens_per_s": sum(len(rows.ids[i]) for i in chosen) / (time.monotonic() - started),
+            "packed": packed,
+            "tokens_per_s": sum(len(row.ids) for row in rows) / (time.monotonic() - started),
         }
         if done % settings.checkpoint_steps == 0 or done == steps:
-            row["val_loss"] = validate(model, held_out, settings, rank, world, pad, device)
+            row["val_loss"] = validate(model, held_out, rank, world, settings.batch * settings.max_tokens, pad, packed, device)
             row["score"] = row["val_loss"] if row["val_loss"] is not None else row["loss"]
-            report(row, bare, optimizer, rank)
+            patience.see(row["val_loss"])
+            report(row, model, {"optimizer": optimizer.state_dict(), "best": patience.best, "waited": patience.waited}, rank)
         if rank == 0:
             job["board"].add.remote(row)
 
 
+def gradients(model: Any, rows: Sequence[Packed], rank: int, world: int, places: int, pad: int, packed: bool, device: Any) -> float:
+    """Leave in every worker the gradient of the mean loss over the trained tokens of the global batch, which is returned."""
+    import torch
+
+    everywhere = sum(row.trained_tokens for row in rows)
+    model.train()
+    total = torch.zeros((), device=device)
+    for batch in micro_batches(rows[rank::world], places, pad, packed):
+        loss = token_losses(model, batch, device).sum() / everywhere
+        loss.backward()
+        total += loss.detach()
+    if world > 1:
+        # An adapter's gradients are small: one exchange a step, after all micro-batches, and no wrapper around the model.
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        for parameter in parameters:
+            if parameter.grad is None:  # a worker without a row of its own
+                parameter.grad = torch.zeros_like(parameter)
+        flat = summed(torch.cat([parameter.grad.flatten() for parameter in parameters]))
+        for parameter, part in zip(parameters, flat.split([parameter.numel() for parameter in parameters]), strict=True):
+            parameter.grad.copy_(part.view_as(parameter))
+    return float(summed(total))
+
+
 def summed(value: Any) -> Any:
+    """The sum over all workers."""
     import torch.distributed as dist
 
     if dist.is_initialized():
@@ -209,22 +289,23 @@ def summed(value: Any) -> Any:
     return value
 
 
-def validate(model: Any, rows: Rows, settings: TrainConfig, rank: int, world: int, pad: int, device: Any) -> float | None:
+def validate(model: Any, batches: Batches, rank: int, world: int, places: int, pad: int, packed: bool, device: Any) -> float | None:
     """Mean loss over the trained tokens of the held-out rows, in nats a token; None if there are none."""
     import torch
 
-    if not len(rows):
+    if not len(batches):
         return None
     model.eval()
-    total = torch.zeros((), device=device)
-    bare = model.module if hasattr(model, "module") else model
+    total, tokens = torch.zeros((), device=device), 0
     with torch.no_grad():
-        for batch in rows.micro_batches(range(len(rows))[rank::world], settings.batch, pad):
-            total += loss_sum(bare, batch, device)
-    return float(summed(total)) / rows.trained_tokens(range(len(rows)))
+        for rows in batches:
+            tokens += sum(row.trained_tokens for row in rows)
+            for batch in micro_batches(rows[rank::world], places, pad, packed):
+                total += token_losses(model, batch, device).sum()
+    return float(summed(total)) / tokens
 
 
-def report(row: dict[str, Any], model: Any, optimizer: Any, rank: int) -> None:
+def report(row: dict[str, Any], model: Any, state: dict[str, Any], rank: int) -> None:
     """Tell Ray Train; the first worker brings the checkpoint."""
     import ray.train
     import torch
@@ -234,6 +315,6 @@ def report(row: dict[str, Any], model: Any, optimizer: Any, rank: int) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(Path(folder, "adapter"))
-        torch.save({"step": row["step"], "optimizer": optimizer.state_dict()}, Path(folder, "state.pt"))
+        torch.save({"step": row["step"]} | state, Path(folder, "state.pt"))
         Path(folder, "row.json").write_text(json.dumps(row))
         ray.train.report(row, checkpoint=ray.train.Checkpoint.from_directory(folder))

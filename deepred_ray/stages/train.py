@@ -1,39 +1,34 @@
 """train: a LoRA adapter for the model, by Ray Train over any number of workers.
 
-INPUT   examples/, or a ChatML .jsonl file
-OUTPUT  tokens/ (tokenised and masked), checkpoints/, train/ (metrics.jsonl, loss.png, tensorboard/), rejects/train/,
-        adapter/ (the best checkpoint)
-fan-out one row of tokens an example
+INPUT   tokens/, which is made first (stages/tokens.py)
+OUTPUT  checkpoints/, train/ (metrics.jsonl, loss.png, tensorboard/), adapter/ (the best checkpoint)
+fan-out one adapter
 """
 
+import importlib.util
 import json
-import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 import ray
-import ray.data
 
-from deepred_ray import models, review
+from deepred_ray import models
+from deepred_ray.cluster import visibility
 from deepred_ray.config import Config, TrainConfig
 from deepred_ray.console import Meter, say
 from deepred_ray.errors import DeepredError, InputError
 from deepred_ray.runs import Manifest, Run
-from deepred_ray.schema import EXAMPLES, REJECTS, TOKENS
-from deepred_ray.stages import pictures
-from deepred_ray.stages.lora import fastest_precision, train_worker
-from deepred_ray.stages.tables import Row, ShardWriter, write
-from deepred_ray.storage import count_values, rows_table
-from deepred_ray.text import conversations
-from deepred_ray.text.masking import tokenize_chat
-from deepred_ray.text.reject import Reject
+from deepred_ray.schema import REJECTS, TOKENS
+from deepred_ray.stages import pictures, tokens
+from deepred_ray.stages.batches import Batches
+from deepred_ray.stages.lora import fastest_precision, memory_advice, train_worker
+from deepred_ray.stages.tables import Row
+from deepred_ray.storage import count_values
 from deepred_ray.theme import Theme
 
-EXAMPLES_A_SHARD = 512
 POLL_S = 1.0
 SCALARS = ("loss", "val_loss", "lr", "tokens_per_s")
 
@@ -48,32 +43,40 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
     settings = config.train
     model = models.resolve(config.model)
     require_workers(settings.workers)
+    require_bits(settings.base_bits)
     if not run.table("tokens").files(".parquet"):
-        tokenize(run, settings, model)
-    tokens = run.table("tokens").read_table(TOKENS, ["split", "trained"])
+        tokens.run(run, settings, model)
+    rows = run.table("tokens").read_table(TOKENS, ["split", "lengths", "trained"])
+    examples = {
+        split: int(pc.sum(pc.list_value_length(rows.filter(pc.equal(rows["split"], split))["lengths"])).as_py() or 0)
+        for split in ("train", "val")
+    }
     rejected = count_values(run.table("rejects/train").read_table(REJECTS)["reason"])
-    rows = count_values(tokens["split"])
-    if not rows.get("train"):
+    if not examples["train"]:
         raise InputError(f"train has no example to train on ({rejected or 'the dataset is empty'})")
-    steps = settings.epochs * math.ceil(rows["train"] / settings.global_batch)
-    say(f"  {rows['train']} examples, {rows.get('val', 0)} for validation, {steps} steps on {settings.workers} worker(s)")
+    steps = settings.epochs * len(Batches(run.table("tokens"), "train"))
+    say(f"  {examples['train']} examples, {examples['val']} for validation, {steps} steps on {settings.workers} worker(s)")
     best = fit(run, settings, model, steps)
     metrics = read_metrics(run)
     draw(run, metrics)
-    losses = [row["loss"] for row in metrics.values()]
+    last = metrics[max(metrics)]
+    if last["step"] < steps:
+        say(f"  stopped early after step {last['step']}: no lower validation loss for {settings.patience} validations")
+    kept = sum(examples.values())
     return Manifest(
         "train",
         "examples",
-        tokens.num_rows + sum(rejected.values()),
-        tokens.num_rows,
+        kept + sum(rejected.values()),
+        kept,
         rejected,
         0.0,
         outputs={
             "base": model,
-            "steps": steps,
-            "trained_tokens": int(sum(sum(row) for row in tokens["trained"].to_pylist())),
-            "first_loss": losses[0],
-            "last_loss": losses[-1],
+            "steps": last["step"],
+            "packed": last["packed"],
+            "trained_tokens": int(pc.sum(pc.list_flatten(rows["trained"])).as_py()),
+            "first_loss": metrics[min(metrics)]["loss"],
+            "last_loss": last["loss"],
             "val_loss": best.get("val_loss"),
             "best_step": best.get("step"),
         },
@@ -90,104 +93,20 @@ def require_workers(workers: int) -> None:
         )
 
 
-# --- tokens
+def require_bits(bits: int | None) -> None:
+    """Raises DeepredError if the base is wanted in 4 or 8 bits where that cannot be."""
+    if bits is None:
+        return
+    if not ray.cluster_resources().get("GPU"):
+        raise DeepredError(
+            f"a base in {bits} bits wants a GPU, and the cluster has none", "Leave out --train.base-bits, or train on a GPU."
+        )
+    if not ray.get(ray.remote(num_gpus=1, num_cpus=0)(has_bitsandbytes).remote()):
+        raise DeepredError(f"a base in {bits} bits wants bitsandbytes, which is not installed", "pip install bitsandbytes")
 
 
-def tokenize(run: Run, settings: TrainConfig, model: str) -> None:
-    by_hand = [] if settings.dataset else sorted(review.rejected_by_hand(run))
-    rejected = [{"id": example, "reason": "rejected_by_hand", "detail": None, "raw": None} for example in by_hand]
-    run.table("rejects/train").write_table(rows_table(rejected, REJECTS), "by_hand")
-    tokenized = read_examples(run, settings, by_hand).map_batches(
-        Tokenizer,
-        fn_constructor_args=(model, settings.max_tokens),
-        batch_size=64,
-        batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=1),
-        num_cpus=0.5,
-    )
-    writer = ShardWriter(
-        {"tokens": (run.table("tokens"), TOKENS), "rejects": (run.table("rejects/train"), REJECTS)},
-        sort=lambda row: "rejects" if row["reason"] else "tokens",
-        key="example_id",
-    )
-    # A kill in the middle must not look like a whole table: the folder is filled under another name.
-    draft = run.table("tokens.draft")
-    draft.delete()
-    writer.folders["tokens"] = (draft, TOKENS)
-    with Meter("train", None, "examples tokenised") as meter:
-        for counts in write(tokenized, writer, EXAMPLES_A_SHARD):
-            meter.update(counts.total())
-    table = draft.read_table(TOKENS)
-    # The order of rows decides the order of training; it must not depend on which task ended first.
-    run.table("tokens").write_table(table.sort_by("example_id"), "tokens")
-    draft.delete()
-
-
-def read_examples(run: Run, settings: TrainConfig, left_out: Sequence[str]) -> ray.data.Dataset:
-    """Rows example_id, split, messages, without the examples `left_out`."""
-    if settings.dataset:
-        return ray.data.from_arrow(pa.Table.from_pylist(read_chatml(Path(settings.dataset).expanduser())))
-    examples = run.table("examples").read_table(EXAMPLES, ["example_id", "split", "messages"])
-    return ray.data.from_arrow(examples.filter(pc.invert(pc.is_in(examples["example_id"], pa.array(left_out, pa.string())))))
-
-
-def read_chatml(path: Path) -> list[Row]:
-    """Every line of a ChatML file; each tenth conversation is for validation, as the plan has it, and of fewer the last.
-
-    Raises:
-        InputError: no such file, no UTF-8, under two conversations, or a line that is none; the message names it.
-    """
-    try:
-        lines = path.read_text("utf-8").removesuffix("\n").split("\n")
-    except OSError as error:
-        raise InputError(f"dataset {path}: {error.strerror or error}", "Give --dataset a ChatML .jsonl file.") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"dataset {path} is not UTF-8: {error}") from error
-    rows: list[Row] = []
-    for number, line in enumerate(lines, 1):
-        try:
-            messages = conversations.parse(line)
-        except ValueError as error:
-            raise InputError(f"dataset {path}, line {number}: {error}") from error
-        split = "val" if number % 10 == 0 or (number == len(lines) < 10) else "train"
-        rows.append({"example_id": f"line-{number:07d}", "split": split, "messages": messages})
-    if len(rows) < 2:
-        raise InputError(f"dataset {path} has one conversation", "Training wants at least two: one of them for validation.")
-    return rows
-
-
-class Tokenizer:
-    """INPUT examples; OUTPUT tokens, or a reason; fan-out 1:1."""
-
-    def __init__(self, model: str, max_tokens: int) -> None:
-        from transformers import AutoTokenizer
-
-        self.tokenizer = AutoTokenizer.from_pretrained(model)
-        if not self.tokenizer.chat_template:
-            raise InputError(f"{model} has no chat template", "Tune an instruct model.")
-        self.max_tokens = max_tokens
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        columns = dict.fromkeys([*TOKENS.names, *REJECTS.names])
-        rows = []
-        for row in batch.to_pylist():
-            made = tokenize_chat(row["messages"], self.render, self.encode, self.max_tokens)
-            filled = columns | {"example_id": row["example_id"], "id": row["example_id"], "split": row["split"]}
-            if isinstance(made, Reject):
-                rows.append(filled | {"reason": made.reason, "detail": made.detail})
-            else:
-                rows.append(filled | {"input_ids": made[0], "trained": made[1]})
-        return pa.Table.from_pylist(rows, pa.unify_schemas([TOKENS, REJECTS]))
-
-    def render(self, messages: Any, ready: bool) -> str:
-        return str(self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=ready))
-
-    def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        made = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        return made["input_ids"], made["offset_mapping"]
-
-
-# --- training
+def has_bitsandbytes() -> bool:
+    return importlib.util.find_spec("bitsandbytes") is not None
 
 
 class Scoreboard:
@@ -205,8 +124,12 @@ class Scoreboard:
 
 
 def fit(run: Run, settings: TrainConfig, model: str, steps: int) -> dict[str, Any]:
-    """Train to the last step from whatever checkpoint there is; the figures of the best one, whose adapter is kept."""
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    """Train to the last step from whatever checkpoint there is; the figures of the best one, whose adapter is kept.
+
+    Raises:
+        DeepredError: a worker failed for the third time, with what it said last.
+    """
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
 
     board: Any = ray.remote(num_cpus=0)(Scoreboard).remote()
@@ -232,6 +155,7 @@ def fit(run: Run, settings: TrainConfig, model: str, steps: int) -> dict[str, An
             storage_filesystem=run.folder.filesystem,
             failure_config=FailureConfig(max_failures=2),
             checkpoint_config=CheckpointConfig(num_to_keep=2, checkpoint_score_attribute="score", checkpoint_score_order="min"),
+            worker_runtime_env={"env_vars": visibility()},
         ),
     )
     stop = threading.Event()
@@ -240,6 +164,8 @@ def fit(run: Run, settings: TrainConfig, model: str, steps: int) -> dict[str, An
         watcher.start()
         try:
             result = trainer.fit()
+        except TrainingFailedError as error:
+            raise explained(error, settings) from error
         finally:
             stop.set()
             watcher.join()
@@ -250,6 +176,22 @@ def fit(run: Run, settings: TrainConfig, model: str, steps: int) -> dict[str, An
         for file in Path(source, "adapter").iterdir():
             (folder / file.name).write_bytes(file.read_bytes())
     return dict(metrics)
+
+
+def explained(error: Exception, settings: TrainConfig) -> DeepredError:
+    """What stopped the training, as one message with a way out."""
+    failures = getattr(error, "worker_failures", {})
+    cause = next((failures[rank] for rank in sorted(failures)), error)
+    cause = getattr(cause, "_base_exc", cause)  # Ray Train's wrapping of what our loop raised
+    if isinstance(cause, DeepredError):
+        return cause
+    said = (str(cause).strip().splitlines() or [type(cause).__name__])[-1]
+    if any(sign in str(cause).lower() for sign in ("out of memory", "oom", "can't allocate memory")):
+        return DeepredError(f"a training worker is out of memory: {said}", memory_advice(settings))
+    return DeepredError(
+        f"training failed three times, at last with: {said}",
+        "The log of the run has the rest. The same command goes on from the last checkpoint.",
+    )
 
 
 def watch(run: Run, board: Any, meter: Meter, stop: threading.Event) -> None:

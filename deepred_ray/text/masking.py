@@ -31,6 +31,7 @@ def tokenize_chat(messages: Messages, render: Render, encode: Encode, max_tokens
         return Reject("too_long", f"{len(ids)} tokens, {max_tokens} allowed")
     # A tokenizer that trims its offsets gives white space an empty span where it ends.
     trained = [any(low <= start and low < stop <= high for low, high in spans) for start, stop in offsets]
+    trained[:1] = [False] * len(trained[:1])  # nothing stands before the first token that could predict it
     if not any(trained):
         return Reject("nothing_to_train", "no token of the assistant")
     return ids, trained

@@ -121,6 +121,13 @@ def synthesized(root: Path) -> Run:
     write(run, "examples", EXAMPLES, made)
     rejects = [("core-000001", "unfilled", "1 attempts, none accepted"), ("core-000000/1", "duplicate_answer", "an attempt")]
     write(run, "rejects/synthesize", REJECTS, [row(REJECTS, id=name, reason=why, detail=detail) for name, why, detail in rejects])
-    tokens = row(TOKENS, example_id="core-000000", split="train", input_ids=[5, 6, 7, 8], trained=[False, False, True, True])
+    tokens = row(
+        TOKENS,
+        example_ids=["core-000002", "core-000000"],
+        lengths=[2, 4],
+        split="train",
+        input_ids=[3, 4, 5, 6, 7, 8],
+        trained=[False, True, False, False, True, True],
+    )
     write(run, "tokens", TOKENS, [tokens])
     return run

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepred_ray.errors import InputError
-from deepred_ray.stages.train import read_chatml
+from deepred_ray.stages.tokens import read_chatml
 from deepred_ray.text.conversations import fault, parse
 
 SYSTEM = {"role": "system", "content": "You are Deep Red."}

@@ -116,7 +116,7 @@ def test_other_tables_are_counted(run: Run, capsys: pytest.CaptureFixture[str]) 
         run,
         "tokens",
         TOKENS,
-        [row(TOKENS, example_id="core-0", split="val", input_ids=list(range(40)), trained=[True] * 40)],
+        [row(TOKENS, example_ids=["core-0"], lengths=[40], split="val", input_ids=list(range(40)), trained=[True] * 40)],
     )
     answers = [row(RESPONSES, system=system, reason="ok", ok=True) for system in ("base", "tuned", "tuned")]
     run.table("evaluation").write_table(rows_table(answers, RESPONSES), "responses")

@@ -151,7 +151,7 @@ def test_tables_come_back_as_they_went(tmp_path: Path) -> None:
         (CANDIDATES, row(CANDIDATES, example_id="core-1", attempt=0, axes=[("tone", "calm")], replies=["\u2028", ""])),
         (EXAMPLES, row(EXAMPLES, messages=[{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "«Так»"}])),
         (JUDGEMENTS, row(JUDGEMENTS, example_id="core-1", attempt=2, score=3.5, scores=[("period", 3)], reasons=[("period", "Ё")])),
-        (TOKENS, row(TOKENS, input_ids=[1, 2**31 - 1], trained=[False, True])),
+        (TOKENS, row(TOKENS, example_ids=["core-1"], lengths=[2], input_ids=[1, 2**31 - 1], trained=[False, True])),
         (REJECTS, row(REJECTS)),
     ]
     folder = Folder.open(str(tmp_path))

@@ -1,58 +1,56 @@
 """Rows, batches and rates of training: the same for any number of workers."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import LlamaConfig, LlamaForCausalLM, MambaConfig, MambaForCausalLM
 
 from deepred_ray.config import TrainConfig
-from deepred_ray.schema import TOKENS
-from deepred_ray.stages.lora import IGNORED, Rows, batch_rows, learning_rate, loss_sum
+from deepred_ray.schema import TOKENIZED
+from deepred_ray.stages.batches import IGNORED, Batches, Packed, batch_number, collate, micro_batches
+from deepred_ray.stages.dropout import QuickDropout, quicken
+from deepred_ray.stages.lora import Patience, add_adapter, gradients, honours_packing, learning_rate, memory_advice, token_losses
+from deepred_ray.stages.tokens import arrange
 from deepred_ray.storage import Folder, rows_table
 
 PAD = 99
-
-
-def epoch_rows(epoch: int, rows: int, config: TrainConfig) -> list[int]:
-    steps = math.ceil(rows / config.global_batch)
-    return [row for step in range(epoch * steps, (epoch + 1) * steps) for row in batch_rows(step, rows, config)]
+CPU = torch.device("cpu")
+Conversation = tuple[list[int], list[bool]]
 
 
 # --- order
 
 
-@given(st.integers(1, 70), st.integers(1, 20), st.integers(0, 3), st.integers(0, 5))
-def test_each_epoch_takes_every_row_once(rows: int, batch: int, epoch: int, seed: int) -> None:
-    config = TrainConfig(global_batch=batch, seed=seed)
-    assert sorted(epoch_rows(epoch, rows, config)) == list(range(rows))
-
-
-@given(st.integers(1, 70), st.integers(1, 20), st.integers(0, 50), st.integers(1, 9))
-def test_the_workers_share_the_global_batch_whatever_their_number(rows: int, batch: int, step: int, world: int) -> None:
-    chosen = batch_rows(step, rows, TrainConfig(global_batch=batch))
-    shares = [chosen[rank::world] for rank in range(world)]
-    assert 1 <= len(chosen) <= batch
-    assert sorted(row for share in shares for row in share) == sorted(chosen)
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+@given(st.integers(1, 70), st.integers(0, 3), st.integers(0, 5))
+def test_each_epoch_takes_every_batch_once(batches: int, epoch: int, seed: int) -> None:
+    steps = range(epoch * batches, (epoch + 1) * batches)
+    assert sorted(batch_number(step, batches, seed) for step in steps) == list(range(batches))
 
 
 def test_the_order_is_a_function_of_seed_and_step() -> None:
-    config = TrainConfig(global_batch=16)
-    first, second = epoch_rows(0, 100, config), epoch_rows(1, 100, config)
-    assert first == epoch_rows(0, 100, config)
+    first, second = ([batch_number(step, 50, 0) for step in range(start, start + 50)] for start in (0, 50))
     assert first != second
-    assert first != epoch_rows(0, 100, TrainConfig(global_batch=16, seed=1))
-    assert list(range(100)) not in (first, second)
-    # Asking for more epochs does not change those that are done.
-    assert first == epoch_rows(0, 100, TrainConfig(global_batch=16, epochs=9))
-    assert [len(batch_rows(step, 100, config)) for step in range(8)] == [16] * 6 + [4, 16]
+    assert list(range(50)) not in (first, second)
+    assert first == [batch_number(step, 50, 0) for step in range(50)]
+    assert first != [batch_number(step, 50, 1) for step in range(50)]
+
+
+@given(st.lists(st.floats(0, 9, allow_nan=False) | st.none(), max_size=12), st.integers(1, 4))
+def test_patience_ends_after_so_many_losses_without_a_better_one(losses: list[float | None], patience: int) -> None:
+    seen = Patience(patience)
+    measured: list[float] = []
+    for loss in losses:
+        seen.see(loss)
+        measured += [] if loss is None else [loss]
+        best = measured.index(min(measured)) if measured else 0
+        assert seen.over == (len(measured) - 1 - best >= patience)
+        assert Patience(None, seen.best, seen.waited).over is False
 
 
 # --- learning rate
@@ -82,72 +80,192 @@ def test_every_step_learns_and_none_too_fast(steps: int, warmup: float) -> None:
 # --- batches
 
 
-def token_rows(folder: Path, rows: Iterable[tuple[str, list[int], list[bool]]]) -> Folder:
-    table = Folder.open(str(folder)) / "tokens"
-    made = [
-        {"example_id": f"{number:03d}", "split": split, "input_ids": ids, "trained": trained}
-        for number, (split, ids, trained) in enumerate(rows)
+def tokens_of(folder: Path, conversations: dict[str, Sequence[Conversation]], config: TrainConfig) -> Folder:
+    """tokens/ of these conversations, by split, as the stage makes it."""
+    root = Folder.open(str(folder))
+    rows = [
+        {"example_id": f"{split}-{number:03d}", "split": split, "input_ids": ids, "trained": trained}
+        for split, made in conversations.items()
+        for number, (ids, trained) in enumerate(made)
     ]
-    table.write_table(rows_table(made, TOKENS), "tokens")
-    return table
+    # Shards in another order than their rows: which task ends first must not matter.
+    for number, row in enumerate(reversed(rows)):
+        (root / "draft").write_table(rows_table([row], TOKENIZED), f"{number:03d}")
+    arrange(root / "draft", root / "tokens", config)
+    return root / "tokens"
 
 
-def test_rows_are_those_of_their_split_in_order(tmp_path: Path) -> None:
-    table = token_rows(tmp_path, [("train", [1, 2], [False, True]), ("val", [3], [True]), ("train", [4], [True])])
-    train, held_out, none = (Rows(table, split) for split in ("train", "val", "test"))
-    assert [ids.tolist() for ids in train.ids] == [[1, 2], [4]]
-    assert [ids.tolist() for ids in held_out.ids] == [[3]]
-    assert len(none) == 0
-    assert none.trained_tokens([]) == 0
+def conversation(start: int, length: int) -> Conversation:
+    return list(range(start, start + length)), [place % 3 == 2 or place == length - 1 for place in range(length)]
 
 
-def test_batches_are_padded_and_masked(tmp_path: Path) -> None:
-    table = token_rows(
-        tmp_path,
-        [("train", [5, 6, 7], [False, True, True]), ("train", [8], [True]), ("train", [1, 2, 3, 4], [False, False, True, False])],
+def test_batches_have_every_conversation_once_each_split_its_own(tmp_path: Path) -> None:
+    train, val = ([conversation(10 * number, 2 + number % 7) for number in range(*numbers)] for numbers in ((0, 21), (30, 33)))
+    table = tokens_of(tmp_path, {"train": train, "val": val}, TrainConfig(global_batch=4))
+    batches, held_out, none = (Batches(table, split) for split in ("train", "val", "test"))
+    assert (len(batches), len(held_out), len(none)) == (6, 1, 0)
+    assert [sum(len(row.lengths) for row in batch) for batch in batches] == [4, 4, 4, 4, 4, 1]
+    assert sorted((row.ids.tolist(), row.trained.tolist()) for row in batches.conversations()) == sorted(train)
+    assert sorted((row.ids.tolist(), row.trained.tolist()) for row in held_out.conversations()) == sorted(val)
+    assert all(len(row.ids) == sum(row.lengths) for batch in batches for row in batch)
+    assert all(len(row.ids) <= max(max(row.lengths) for row in batch) for batch in batches for row in batch)
+    assert sum(row.trained_tokens for batch in batches for row in batch) == sum(sum(trained) for _, trained in train)
+
+
+def test_a_packed_batch_numbers_the_places_of_each_conversation() -> None:
+    rows = [packed(([5, 6, 7], "-++"), ([8, 9], "-+")), packed(([1, 2, 3], "--+"))]
+    batch = collate(rows, PAD, packed=True)
+    assert set(batch) == {"input_ids", "labels", "position_ids"}
+    assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9], [1, 2, 3, PAD, PAD]]
+    assert batch["labels"].tolist() == [[IGNORED, 6, 7, IGNORED, 9], [IGNORED, IGNORED, 3, IGNORED, IGNORED]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1], [0, 1, 2, 0, 1]]
+    assert all(value.dtype == torch.int64 for value in batch.values())
+
+
+def test_a_model_that_cannot_pack_gets_each_conversation_in_a_row_of_its_own() -> None:
+    rows = [packed(([5, 6], "-+"), ([8, 9, 7], "-+-")), packed(([1, 2, 3, 4], "--+-"))]
+    long, middle, short = micro_batches(rows, 9, PAD, packed=False)
+    assert (long["input_ids"].tolist(), middle["input_ids"].tolist()) == ([[1, 2, 3, 4]], [[8, 9, 7]])
+    assert short["input_ids"].tolist() == [[5, 6]]
+    assert short["labels"].tolist() == [[IGNORED, 6]]
+    together = collate([one for row in rows[::-1] for one in row.apart()], PAD, packed=False)
+    assert together["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]]
+    assert together["input_ids"].tolist() == [[1, 2, 3, 4], [5, 6, PAD, PAD], [8, 9, 7, PAD]]
+    assert list(micro_batches([], 9, PAD, packed=True)) == []
+
+
+def test_a_micro_batch_has_as_many_rows_as_fit_its_places() -> None:
+    def shapes(lengths: Sequence[int], places: int) -> list[tuple[int, ...]]:
+        rows = [packed((list(range(length)), "-" * length)) for length in lengths]
+        return [tuple(batch["input_ids"].shape) for batch in micro_batches(rows, places, PAD, packed=True)]
+
+    assert shapes((40, 70, 30, 30, 20, 40), 80) == [(1, 70), (2, 40), (2, 30), (1, 20)]
+    # A little padding is cheaper than a batch more, much of it is not; and a row that alone is too long is computed all the same.
+    assert shapes((100, 95, 94, 90, 89), 1000) == [(3, 100), (2, 90)]
+    assert shapes((70, 40), 30) == [(1, 70), (1, 40)]
+
+
+def packed(*parts: tuple[list[int], str]) -> Packed:
+    """A row of conversations: their token ids, and + where a token is trained."""
+    import numpy as np
+
+    return Packed(
+        np.array([token for ids, _ in parts for token in ids]),
+        np.array([sign == "+" for _, signs in parts for sign in signs]),
+        tuple(len(ids) for ids, _ in parts),
     )
-    rows = Rows(table, "train")
-    short, long = rows.micro_batches([2, 0, 1], 2, PAD)
-    assert short["input_ids"].tolist() == [[8, PAD, PAD], [5, 6, 7]]
-    assert short["attention_mask"].tolist() == [[1, 0, 0], [1, 1, 1]]
-    assert short["labels"].tolist() == [[8, IGNORED, IGNORED], [IGNORED, 6, 7]]
-    assert long["input_ids"].tolist() == [[1, 2, 3, 4]]
-    assert long["labels"].tolist() == [[IGNORED, IGNORED, 3, IGNORED]]
-    assert all(value.dtype == torch.int64 for batch in (short, long) for value in batch.values())
-    # The first token of a row has nothing before it.
-    assert rows.trained_tokens([0, 1, 2]) == 3
-    assert list(rows.micro_batches([], 2, PAD)) == []
 
 
-class Bigrams:
-    """A model whose logits depend on the token before alone, so that padding cannot hide behind attention."""
-
-    def __init__(self) -> None:
-        self.weights = torch.from_numpy(np.random.default_rng(1).normal(size=(100, 100)))
-
-    def __call__(self, input_ids: Any, attention_mask: Any, use_cache: bool, logits_to_keep: Any) -> Any:
-        return SimpleNamespace(logits=self.weights[input_ids][:, logits_to_keep])
+# --- losses, by a real if small Llama
 
 
-@settings(max_examples=30)
-@given(
-    st.lists(st.lists(st.tuples(st.integers(0, 98), st.booleans()), min_size=1, max_size=9), min_size=1, max_size=12),
-    st.integers(1, 4),
-    st.integers(1, 5),
+def llama() -> Any:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=100, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        initializer_range=0.3,
+    )  # fmt: skip
+    return LlamaForCausalLM(config).eval()
+
+
+LLAMA = llama()
+ROWS = st.lists(
+    st.lists(st.lists(st.tuples(st.integers(0, 98), st.booleans()), min_size=2, max_size=9), min_size=1, max_size=3),
+    min_size=1,
+    max_size=5,
 )
-def test_the_loss_is_the_same_for_any_workers_and_micro_batches(
-    tmp_path_factory: pytest.TempPathFactory, drawn: list[list[tuple[int, bool]]], world: int, size: int
+
+
+def rows_of(drawn: list[list[list[tuple[int, bool]]]]) -> list[Packed]:
+    """Rows of conversations, of which the first token is never trained and the second always."""
+    signs = [[["-", "+", *("+" if trained else "-" for _, trained in one[2:])] for one in row] for row in drawn]
+    return [
+        packed(*(([token for token, _ in one], "".join(sign)) for one, sign in zip(row, marked, strict=True)))
+        for row, marked in zip(drawn, signs, strict=True)
+    ]
+
+
+def by_hand(rows: Sequence[Packed]) -> list[float]:
+    """The loss of each trained token, of one conversation after the other, with nothing else in sight."""
+    losses = []
+    for one in (one for row in rows for one in row.apart()):
+        with torch.no_grad():
+            told = torch.log_softmax(LLAMA(torch.from_numpy(one.ids)[None]).logits[0], 1)
+        losses += [-float(told[place - 1, one.ids[place]]) for place in range(1, len(one.ids)) if one.trained[place]]
+    return losses
+
+
+@settings(max_examples=40)
+@given(ROWS)
+def test_packed_and_unpacked_losses_are_those_of_each_conversation_alone(drawn: list[list[list[tuple[int, bool]]]]) -> None:
+    rows = rows_of(drawn)
+    with torch.no_grad():
+        together = token_losses(LLAMA, collate(rows, PAD, packed=True), CPU)
+        apart = token_losses(LLAMA, collate([one for row in rows for one in row.apart()], PAD, packed=False), CPU)
+    assert together.tolist() == pytest.approx(by_hand(rows), abs=1e-4)
+    assert apart.tolist() == pytest.approx(by_hand(rows), abs=1e-4)
+
+
+@settings(max_examples=20)
+@given(ROWS, st.integers(1, 4), st.integers(1, 40), st.booleans())
+def test_the_gradient_is_the_same_for_any_workers_and_micro_batches(
+    drawn: list[list[list[tuple[int, bool]]]], world: int, places: int, pack: bool
 ) -> None:
-    made = [("train", [token for token, _ in row], [trained for _, trained in row]) for row in drawn]
-    rows, model, device = Rows(token_rows(tmp_path_factory.mktemp("rows"), made), "train"), Bigrams(), torch.device("cpu")
-    chosen = batch_rows(0, len(rows), TrainConfig(global_batch=8))
-    batches = [batch for rank in range(world) for batch in rows.micro_batches(chosen[rank::world], size, PAD)]
-    assert all(len(batch["input_ids"]) <= size for batch in batches)
-    assert sum(int((batch["labels"][:, 1:] != IGNORED).sum()) for batch in batches) == rows.trained_tokens(chosen)
-    by_hand = -sum(
-        float(torch.log_softmax(model.weights[rows.ids[row][place - 1]], 0)[rows.ids[row][place]])
-        for row in chosen
-        for place in range(1, len(rows.ids[row]))
-        if rows.trained[row][place]
+    rows, model = rows_of(drawn), add_adapter(llama(), TrainConfig(rank=2, alpha=4, dropout=0.0))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+    def of(rank: int, world: int, places: int, pack: bool) -> tuple[float, Any]:
+        model.zero_grad()
+        loss = gradients(model, rows, rank, world, places, PAD, pack, CPU)
+        return loss, torch.cat([parameter.grad.flatten() for parameter in parameters])
+
+    loss, gradient = of(0, 1, 1000, True)
+    shares = [of(rank, world, places, pack) for rank in range(world)]
+    assert sum(share for share, _ in shares) == pytest.approx(loss, rel=1e-4)
+    assert torch.allclose(sum(share for _, share in shares), gradient, rtol=1e-3, atol=1e-3 * float(gradient.abs().max()))
+
+
+def test_packing_is_tried_on_the_model_before_it_is_done() -> None:
+    row = packed(([5, 6, 7, 8], "-+++"), ([8, 9, 10], "-++"))
+    assert honours_packing(LLAMA, [row], "f32", CPU)
+    assert honours_packing(LLAMA, [packed(([5, 6], "-+")), row], "f32", CPU)
+    torch.manual_seed(0)
+    config = MambaConfig(vocab_size=100, hidden_size=32, state_size=8, num_hidden_layers=2, initializer_range=0.3)
+    # Its state runs on from one conversation into the next.
+    assert not honours_packing(MambaForCausalLM(config), [row], "f32", CPU)
+
+
+def test_advice_on_memory_names_what_is_left_to_lower() -> None:
+    assert "--train.gradient-checkpointing, a lower --train.batch than 4" in memory_advice(
+        TrainConfig(gradient_checkpointing=False)
     )
-    assert sum(float(loss_sum(model, batch, device)) for batch in batches) == pytest.approx(by_hand, rel=1e-4, abs=1e-4)
+    least = memory_advice(TrainConfig(batch=1, base_bits=4))
+    assert least == "Try a lower --train.max-tokens than 1024, or a smaller model. What is trained so far is kept."
+
+
+def test_quick_dropout_drops_its_share_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    dropout, ones = QuickDropout(0.05), torch.ones(301, 997, requires_grad=True)
+    dropped = dropout(ones)
+    assert float((dropped == 0).float().mean()) == pytest.approx(0.05, abs=0.002)
+    assert float(dropped.detach().mean()) == pytest.approx(1, abs=0.002)
+    assert set(dropped.unique().tolist()) == {0, float(torch.tensor(1 / 0.95))}
+    dropped.sum().backward()
+    assert ones.grad is not None
+    assert torch.equal(ones.grad, dropped.detach())
+    assert not torch.equal(dropout(ones), dropped)
+    torch.manual_seed(0)
+    assert torch.equal(dropout(ones), dropped)
+    assert torch.equal(dropout.eval()(ones), ones)
+
+
+def test_quick_dropout_takes_the_place_of_the_adapters_and_of_nothing_else() -> None:
+    model = add_adapter(llama(), TrainConfig(rank=2, dropout=0.05))
+    quicken(model)
+    kinds = {type(module) for module in model.modules()}
+    assert QuickDropout in kinds
+    assert torch.nn.Dropout not in kinds
+    assert {module.p for module in model.modules() if isinstance(module, QuickDropout)} == {0.05}
