@@ -1,10 +1,12 @@
 # `make demo` and `make test` need only Python 3.11+ and make. Settings, on the command line:
 #   ACCELERATOR=cpu|cuda|rocm   what to install for, instead of what is detected
 #   PYTHON=/path/to/python      the interpreter that makes .venv, instead of the first that fits
+#   EXTRA=kquants               an extra of pyproject.toml to install besides (make setup)
 #   ARGS="..."                  more arguments for pytest (make test) or deepred run (make demo)
 
 ACCELERATOR ?= auto
 PYTHON ?=
+EXTRA ?=
 ARGS ?=
 
 # Ray's socket paths must stay under 107 characters, and its folder belongs to one user.
@@ -20,7 +22,7 @@ help: ## this list
 	@echo "  with          ACCELERATOR=cpu|cuda|rocm  PYTHON=python3.12  ARGS=\"more arguments for demo or test\""
 
 setup:
-	@$(BOOTSTRAP)
+	@$(BOOTSTRAP) $(addprefix --extra ,$(EXTRA))
 
 setup-dev:
 	@$(BOOTSTRAP) --extra dev

@@ -4,12 +4,23 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import requests
 
 from deepred_ray.engine import Messages
 from deepred_ray.errors import ModelError
+
+FORCED_AT_ONCE = 64
+
+
+class Score(NamedTuple):
+    """What llama.cpp thinks of one token of a text: its log probability in nats, the token that it holds likeliest there, and the
+    log probability of that."""
+
+    logprob: float
+    likeliest: int
+    likeliest_logprob: float
 
 
 class Llama:
@@ -75,6 +86,27 @@ class Llama:
             self._server.handle_completions({"prompt": list(ids), "n_predict": max_tokens, "temperature": 0.0, "logprobs": 1})
         )
         return [int(token["id"]) for token in answer["choices"][0]["logprobs"]["content"]]
+
+    def score(self, prompt: Sequence[int], ids: Sequence[int]) -> list[Score]:
+        """What it thinks of each of `ids` after the prompt and those before it. None of them may end the generation."""
+        scores: list[Score] = []
+        for start in range(0, len(ids), FORCED_AT_ONCE):
+            forced = ids[start : start + FORCED_AT_ONCE]
+            # The server tells no probabilities of a prompt's tokens, but those of generated ones, before any constraint.
+            request = {
+                "prompt": [*prompt, *ids[:start]],
+                "n_predict": len(forced),
+                "temperature": 0.0,
+                "logprobs": 1,
+                "grammar": "root ::= " + " ".join(f"<[{token}]>" for token in forced),
+            }
+            told = checked(self._server.handle_completions(request))["choices"][0]["logprobs"]["content"]
+            if [token["id"] for token in told] != list(forced):
+                raise ModelError(f"llama.cpp did not generate the tokens that it was made to: {len(told)} of {len(forced)}")
+            for token in told:
+                best = token["top_logprobs"][0]
+                scores.append(Score(float(token["logprob"]), int(best["id"]), float(best["logprob"])))
+        return scores
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of the text, special tokens in it recognised and none added."""

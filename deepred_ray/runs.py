@@ -216,8 +216,14 @@ class Run:
             raise DeepredError(f"cannot write {draft}: {error}", "Choose a --data-root that you may write to.") from error
         try:
             yield draft
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(draft, ignore_errors=True)
+            # Libraries wrap the system's error in exceptions of their own.
+            if "No space left on device" in str(error):
+                raise DeepredError(
+                    f"no room for {name} in {self.scratch}: {error}",
+                    "Make room, or choose another --data-root; nothing is half-written.",
+                ) from error
             raise
         final = self.scratch / name
         shutil.rmtree(final, ignore_errors=True)

@@ -8,7 +8,8 @@ fan-out one adapter, one file a quantization
 import json
 import subprocess
 import sys
-import time
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,49 +18,59 @@ import ray
 from deepred_ray import models
 from deepred_ray.config import Config
 from deepred_ray.console import say
-from deepred_ray.errors import DeepredError, ModelError
+from deepred_ray.errors import DeepredError, InputError, ModelError
 from deepred_ray.llama import Llama
+from deepred_ray.quantize import FILE_TYPES, quantizer
 from deepred_ray.runs import Manifest, Run
-from deepred_ray.text.hard_texts import hard_texts
+from deepred_ray.stages.batches import Batches
+from deepred_ray.stages.verify import Spoken, perplexity_change, verify_answers, verify_texts
 from deepred_ray.theme import Theme
 
 CHECK_PROMPTS = 4
 ANSWER_TOKENS = 32
+HELD_OUT_TOKENS = 1000
 MERGED = "merged"
-MOST_OTHER = 0.1
+EXACT = ("f32", "f16")
+"""Types that hold the merged model's weights as they are."""
 
 
 def run(run: Run, config: Config, theme: Theme) -> Manifest:
     """Merge once, then convert and verify each quantization that is missing.
 
     Raises:
-        DeepredError: the merged model differs from the adapter by more than the tolerance, or the converter failed.
-        ModelError: the adapter or its base is missing, or llama.cpp cannot load what was written.
+        DeepredError: the merged model differs from the adapter by more than the tolerance, or one of llama.cpp's tools failed.
+        InputError: merged/ is there and is not of an export.
+        ModelError: the adapter or its base is missing, there is no quantizer, or llama.cpp cannot load what was written.
     """
     settings = config.export
     adapter = find_adapter(run, settings.adapter)
     base = models.resolve(config.model)
+    if set(settings.quantizations) & set(FILE_TYPES):
+        quantizer()
     conversations = check_conversations(theme)
     merged = run.local_copy(MERGED)
     if not (merged / "merge.json").exists():
+        if merged.exists():
+            raise InputError(f"{merged} is there and is not what export made", "Move it away, or use another --run NAME.")
         # In a process of its own: it gives back its memory, and a cluster puts it where there is some.
         ray.get(merge.remote(run, base, str(adapter), conversations, settings.tolerance))
     proof = json.loads((merged / "merge.json").read_text())
     say(f"  merged; logits differ by {proof['largest_logit_difference']:.4f} at most from the adapter's")
     files = {}
-    for quantization in settings.quantizations:
+    # What the K-quants are made of comes first.
+    for quantization in sorted(settings.quantizations, key=lambda name: name != "f16"):
         name = f"gguf/deepred-{quantization}"
         if not (run.local_copy(name) / "verified.json").exists():
-            ray.get(
-                convert.remote(run, name, quantization, proof["answers"], conversations, [item.prompt for item in theme.evaluation])
-            )
+            prompts = [item.prompt for item in theme.evaluation]
+            ray.get(convert.remote(run, name, quantization, proof, conversations, prompts, settings.tolerance))
         verified = json.loads((run.local_copy(name) / "verified.json").read_text())
         file = run.local_copy(name) / f"deepred-{quantization}.gguf"
         files[quantization] = verified | {"path": f"{name}/{file.name}", "bytes": file.stat().st_size}
         say(
             f"  {file.name}: {file.stat().st_size / 2**20:.0f} MiB; llama.cpp's next token is transformers' in "
             f"{verified['top1_agreement']:.1%} of {verified['tokens']} places, its token ids in {verified['token_ids_equal']} of "
-            f"{verified['texts']} texts; {verified['tokens_per_s']:.0f} tokens/s"
+            f"{verified['texts']} texts; perplexity {verified['perplexity']:.2f}, {perplexity_change(verified):+.1%}; "
+            f"{verified['tokens_per_s']:.0f} tokens/s"
         )
     return Manifest(
         "export",
@@ -68,7 +79,10 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
         len(files),
         {},
         0.0,
-        outputs={"merge": {k: v for k, v in proof.items() if k != "answers"}, "gguf": files},
+        outputs={
+            "merge": {"largest_logit_difference": proof["largest_logit_difference"]},
+            "gguf": {name: files[name] for name in settings.quantizations},
+        },
     )
 
 
@@ -90,13 +104,17 @@ def check_conversations(theme: Theme) -> list[list[dict[str, str]]]:
 
 @ray.remote(num_cpus=1, max_retries=0)
 def merge(run: Run, base: str, adapter: str, conversations: list[Any], tolerance: float) -> None:
-    """Write merged/ in half precision: finer than bf16 for weights of this size, and what F16 GGUF holds exactly."""
+    """Write merged/ in half precision: finer than bf16 for weights of this size, and what F16 GGUF holds exactly.
+
+    Raises:
+        ModelError: the adapter is for another base.
+        DeepredError: merged model and adapter differ by more than the tolerance.
+    """
     import torch
-    from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base)
-    model: Any = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), adapter).eval()
+    model = load_adapter(base, adapter)
     prompts = [
         tokenizer(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True), add_special_tokens=False)[
             "input_ids"
@@ -118,15 +136,27 @@ def merge(run: Run, base: str, adapter: str, conversations: list[Any], tolerance
                     f"merged model and adapter differ by {difference:.3f} in a logit, {tolerance} is allowed",
                     "Raise --export.tolerance only if you know why they differ.",
                 )
-            answers = [greedy(merged, ids, tokenizer.eos_token_id) for ids in prompts]
-            (folder / "merge.json").write_text(
-                json.dumps(
-                    {
-                        "largest_logit_difference": difference,
-                        "answers": [{"prompt": ids, "answer": answer} for ids, answer in zip(prompts, answers, strict=True)],
-                    }
-                )
-            )
+            answers = [spoken(merged, ids, greedy(merged, ids, tokenizer.eos_token_id)) for ids in prompts]
+            held_out = [spoken(merged, prompt, answer) for prompt, answer in held_out_answers(run)]
+            proof = {"largest_logit_difference": difference, "answers": answers, "held_out": held_out or answers}
+            (folder / "merge.json").write_text(json.dumps(proof))
+
+
+def load_adapter(base: str, adapter: str) -> Any:
+    """The base in full precision, whatever it was trained in, with the adapter."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    try:
+        return PeftModel.from_pretrained(model, adapter).eval()
+    except (RuntimeError, ValueError, KeyError) as error:
+        trained_on = json.loads(Path(adapter, "adapter_config.json").read_text()).get("base_model_name_or_path")
+        raise ModelError(
+            f"adapter {adapter} does not fit the base {base}: {str(error).splitlines()[0]}",
+            f"It was trained on {trained_on}: name that with --model.",
+        ) from error
 
 
 def greedy(model: Any, ids: list[int], eos: int) -> list[int]:
@@ -140,82 +170,83 @@ def greedy(model: Any, ids: list[int], eos: int) -> list[int]:
     return answer[: answer.index(eos)] if eos in answer else answer
 
 
+def spoken(model: Any, prompt: list[int], answer: list[int]) -> Spoken:
+    """The two, with what the model thinks of the answer."""
+    import torch
+
+    logits = model(torch.tensor([prompt + answer]), logits_to_keep=len(answer) + 1).logits[0, :-1]
+    nats = torch.nn.functional.cross_entropy(logits.float(), torch.tensor(answer), reduction="sum")
+    return {"prompt": prompt, "answer": answer, "nats": float(nats)}
+
+
+def held_out_answers(run: Run) -> Iterator[tuple[list[int], list[int]]]:
+    """Token ids of answers in held-out conversations, without the ends of their turns, and of all that stands before each; together
+    about `HELD_OUT_TOKENS` of answers. None for an adapter from elsewhere."""
+    if not run.table("tokens").files(".parquet"):
+        return
+    left = HELD_OUT_TOKENS
+    for conversation in Batches(run.table("tokens"), "val").conversations():
+        place = 0
+        for trained, group in groupby(conversation.trained.tolist()):
+            start, place = place, place + len(list(group))
+            if trained and place - start > 1:
+                yield conversation.ids[:start].tolist(), conversation.ids[start : place - 1].tolist()
+                left -= place - start
+            if left <= 0:
+                return
+
+
 @ray.remote(num_cpus=1, max_retries=0)
 def convert(
-    run: Run, name: str, quantization: str, answers: list[dict[str, list[int]]], conversations: list[Any], texts: list[str]
+    run: Run,
+    name: str,
+    quantization: str,
+    proof: dict[str, list[Spoken]],
+    conversations: list[Any],
+    texts: list[str],
+    tolerance: float,
 ) -> None:
-    """Write one GGUF file with llama.cpp's own converter, load it in llama.cpp and compare it with the merged model.
+    """Write one GGUF file with llama.cpp's own tools, load it in llama.cpp and compare it with the merged model.
 
     Raises:
-        DeepredError: the converter failed, or llama.cpp reads texts or chats otherwise than the base's tokenizer.
+        DeepredError: a tool failed, llama.cpp reads texts or chats otherwise than the base's tokenizer, or a file that holds the
+            weights exactly answers otherwise by more than the tolerance.
     """
     from transformers import AutoTokenizer
 
+    merged = run.local_copy(MERGED)
     with run.artefact(name) as folder:
         file = folder / f"deepred-{quantization}.gguf"
-        made = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "convert_hf_to_gguf",
-                str(run.local_copy(MERGED)),
-                "--outfile",
-                str(file),
-                "--outtype",
-                quantization,
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        print(made.stderr)
-        if made.returncode or not file.is_file():
-            last = (made.stderr.strip().splitlines() or ["no message"])[-1]
-            raise DeepredError(f"convert-hf-to-gguf wrote no {quantization} GGUF: {last}", "The log of the run has all it said.")
-        llama, tokenizer = Llama(file), AutoTokenizer.from_pretrained(run.local_copy(MERGED))
-        verified = verify_texts(llama, tokenizer, conversations, texts) | verify_answers(llama, answers)
+        if quantization in FILE_TYPES:
+            whole = run.local_copy("gguf/deepred-f16") / "deepred-f16.gguf"
+            source = whole if whole.exists() else folder / "f16.gguf"
+            if source != whole:
+                converter(merged, source, "f16")
+            tool([*quantizer(), str(source), str(file), quantization.upper()], file)
+            if source != whole:
+                source.unlink()
+        else:
+            converter(merged, file, quantization)
+        llama, tokenizer = Llama(file), AutoTokenizer.from_pretrained(merged)
+        verified = verify_texts(llama, tokenizer, conversations, texts)
+        verified |= verify_answers(llama, proof["answers"], proof["held_out"])
+        if quantization in EXACT and verified["largest_margin"] > tolerance:
+            raise DeepredError(
+                f"llama.cpp holds another token likelier than the merged model's by {verified['largest_margin']} nats in a "
+                f"{quantization} file, {tolerance} is allowed",
+                "llama.cpp may not know this architecture well; ask the model with vLLM instead.",
+            )
         (folder / "verified.json").write_text(json.dumps(verified, ensure_ascii=False))
 
 
-def verify_texts(llama: Any, tokenizer: Any, conversations: list[Any], texts: list[str]) -> dict[str, Any]:
-    """How many of the texts (`hard_texts`, with these among them) have the same token ids in llama.cpp and in transformers, and
-    which have not.
-
-    Raises:
-        DeepredError: a rendered chat prompt differs, or over a tenth of the texts.
-    """
-    for chat in conversations:
-        ours, theirs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False), llama.render(chat)
-        if ours != theirs:
-            raise DeepredError(f"llama.cpp renders a chat otherwise than the base's template: {theirs!r}, wanted {ours!r}")
-    asked = hard_texts(sorted(set(tokenizer.all_special_tokens)), texts)
-    other = [text for text in asked if llama.tokenize(text) != list(tokenizer(text, add_special_tokens=False)["input_ids"])]
-    if len(other) > MOST_OTHER * len(asked):
-        raise DeepredError(
-            f"llama.cpp splits {len(other)} of {len(asked)} texts otherwise than the base's tokenizer, such as {other[0]!r}",
-            "llama.cpp may not know this tokenizer; ask its model with vLLM instead.",
-        )
-    return {"texts": len(asked), "token_ids_equal": len(asked) - len(other), "token_ids_differ": other}
+def converter(merged: Path, file: Path, kind: str) -> None:
+    tool([sys.executable, "-m", "convert_hf_to_gguf", str(merged), "--outfile", str(file), "--outtype", kind], file)
 
 
-def verify_answers(llama: Any, answers: list[dict[str, list[int]]]) -> dict[str, Any]:
-    """Top-1 agreement under teacher forcing: how often llama.cpp's likeliest next token is the merged model's.
-
-    `greedy_equal` counts whole greedy answers that are the same; `tokens_per_s` is of these, prompts read before.
-    """
-    same = total = equal = 0
-    seconds = 0.0
-    for item in answers:
-        prompt, answer = item["prompt"], item["answer"]
-        same += sum(llama.complete(prompt + answer[:place], 1)[:1] == [token] for place, token in enumerate(answer))
-        total += len(answer)
-        started = time.perf_counter()
-        equal += llama.complete(prompt, len(answer)) == answer
-        seconds += time.perf_counter() - started
-    return {
-        "top1_agreement": same / total if total else 1.0,
-        "tokens": total,
-        "greedy_equal": equal,
-        "answers": len(answers),
-        "tokens_per_s": round(total / seconds, 1) if seconds else 0.0,
-    }
+def tool(command: Sequence[str], file: Path) -> None:
+    """Run one of llama.cpp's tools. Raises DeepredError if the file is not there afterwards."""
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    print(made.stdout, made.stderr)
+    if made.returncode or not file.is_file():
+        last = (made.stderr.strip().splitlines() or ["no message"])[-1]
+        raise DeepredError(f"no {file.name} was made: {last}", "The log of the run has all that llama.cpp's tools said.")

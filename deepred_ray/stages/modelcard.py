@@ -13,6 +13,7 @@ from deepred_ray.config import Config
 from deepred_ray.runs import STAGES, Manifest, Run
 from deepred_ray.stages.datacard import md_table
 from deepred_ray.stages.train import read_metrics
+from deepred_ray.stages.verify import perplexity_change
 from deepred_ray.theme import Theme
 
 EMBEDDED_SOURCE = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -128,12 +129,22 @@ def gguf_lines(export: Manifest) -> str:
             f"{file['bytes'] / 2**20:.0f} MiB",
             f"{file['top1_agreement']:.1%} of {file['tokens']}",
             f"{file['token_ids_equal']} of {file['texts']}",
+            f"{file['perplexity']:.2f} ({perplexity_change(file):+.1%})",
         )
         for name, file in export.outputs["gguf"].items()
     ]
     difference = export.outputs["merge"]["largest_logit_difference"]
     return (
-        md_table(["quantization", "size", "llama.cpp's next token is transformers'", "texts with the same token ids"], rows)
+        md_table(
+            [
+                "quantization",
+                "size",
+                "llama.cpp's next token is transformers'",
+                "texts with the same token ids",
+                "perplexity (against the merged model's)",
+            ],
+            rows,
+        )
         + f"\n\nLogits of merged model and adapter differ by {difference:.4f} at most."
     )
 

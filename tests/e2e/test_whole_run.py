@@ -1,8 +1,10 @@
 """The whole pipeline with real components, as a user calls it: books over HTTP, vLLM, LoRA, GGUF in llama.cpp, evaluation."""
 
 import contextlib
+import importlib.util
 import json
 import os
+import shutil
 import signal
 import socket
 import statistics
@@ -151,13 +153,39 @@ def test_gguf_says_what_the_merged_model_says(run: Path) -> None:
     outputs = manifest(run, "export")["outputs"]
     assert outputs["merge"]["largest_logit_difference"] < 0.5
     f16, q8 = outputs["gguf"]["f16"], outputs["gguf"]["q8_0"]
-    assert f16["greedy_equal"] == f16["answers"] == 4
-    assert f16["top1_agreement"] == 1.0
+    # Greedy answers are the same, unless two tokens were all but equally likely.
+    assert f16["answers"] == 4
+    assert f16["greedy_equal"] == 4 or 0 < f16["largest_margin"] < 0.05
+    assert f16["top1_agreement"] > 0.97
+    assert f16["perplexity"] == pytest.approx(f16["perplexity_merged"], rel=0.005)
+    assert q8["perplexity"] == pytest.approx(q8["perplexity_merged"], rel=0.03)
+    assert f16["held_out_tokens"] == q8["held_out_tokens"] > 100
     # llama.cpp's splitting of SmolLM2's texts is another for fractions, which are digits to it.
     assert all(file["token_ids_equal"] >= 200 for file in (f16, q8))
     assert all(all("½" in text for text in file["token_ids_differ"]) for file in (f16, q8))
     assert q8["top1_agreement"] > 0.8
     assert q8["bytes"] < 0.6 * f16["bytes"]
+
+
+def test_a_k_quant_of_an_adapter_is_made_or_what_it_wants_is_named(run: Path, root: Path) -> None:
+    words = ("export", "--run", "alone", "--adapter", str(run / "adapter"), "--export.quantizations", "q4_k_m")
+    done = deepred(*words, root=root)
+    if not (shutil.which("llama-quantize") or importlib.util.find_spec("llama_cpp")):
+        assert done.returncode == 1
+        assert "a K-quant wants llama.cpp's quantizer" in done.stderr
+        assert "pip install 'deepred-ray[kquants]'" in done.stderr
+        return
+    assert done.returncode == 0, done.stderr
+    made = manifest(root / "alone", "export")["outputs"]["gguf"]["q4_k_m"]
+    whole = manifest(run, "export")["outputs"]["gguf"]["f16"]
+    assert [path.name for path in (root / "alone" / "gguf" / "deepred-q4_k_m").iterdir()] == [
+        "deepred-q4_k_m.gguf",
+        "verified.json",
+    ]
+    assert made["bytes"] < 0.45 * whole["bytes"]
+    assert made["token_ids_equal"] == whole["token_ids_equal"]
+    assert 1 < made["perplexity"] / made["perplexity_merged"] < 1.5
+    assert made["top1_agreement"] > 0.6
 
 
 def test_evaluation_compares_three_systems(run: Path) -> None:

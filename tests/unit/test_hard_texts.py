@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from deepred_ray.errors import DeepredError
-from deepred_ray.stages.export import MOST_OTHER, verify_texts
+from deepred_ray.stages.verify import MOST_OTHER, verify_texts
 from deepred_ray.text.hard_texts import FIXED, hard_texts
 
 CHAT = [[{"role": "user", "content": "White to move?"}]]

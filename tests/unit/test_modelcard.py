@@ -19,7 +19,12 @@ EXPORT = Manifest(
     "export", "files", 1, 1, {}, 1.0,
     outputs={
         "merge": {"largest_logit_difference": 0.0123},
-        "gguf": {"q8_0": {"bytes": 3 << 20, "top1_agreement": 0.975, "tokens": 120, "token_ids_equal": 246, "texts": 248}},
+        "gguf": {
+            "q8_0": {
+                "bytes": 3 << 20, "top1_agreement": 0.975, "tokens": 120, "token_ids_equal": 246, "texts": 248,
+                "perplexity": 12.6, "perplexity_merged": 12.0,
+            }
+        },
     },
 )  # fmt: skip
 LOSSES = [(1, 3.25, None), (2, 3.0, None), (10, 2.5, 2.75), (15, 2.4, 2.625)]
@@ -48,7 +53,7 @@ def test_export_evaluation_and_an_unknown_licence_are_told() -> None:
     assert "license:" not in text
     assert "The base's folder tells no licence" in text
     assert "80 conversations. 4,321" in text
-    assert "| q8_0 | 3 MiB | 97.5% of 120 | 246 of 248 |" in text
+    assert "| q8_0 | 3 MiB | 97.5% of 120 | 246 of 248 | 12.60 (+5.0%) |" in text
     assert "differ by 0.0123 at most" in text
     assert "| style | not met | 12 of 20 |" in text
 
