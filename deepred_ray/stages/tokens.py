@@ -37,6 +37,7 @@ def run(run: Run, settings: TrainConfig, model: str) -> None:
     Raises:
         InputError: a dataset that is not ChatML, or a model without a chat template.
     """
+    load_tokenizer(model)  # a fault of the model is told before anything is written
     by_hand = [] if settings.dataset else sorted(review.rejected_by_hand(run))
     rejected = [{"id": example, "reason": "rejected_by_hand", "detail": None, "raw": None} for example in by_hand]
     run.table("rejects/train").write_table(rows_table(rejected, REJECTS), "by_hand")
@@ -98,15 +99,21 @@ def read_chatml(path: Path) -> list[Row]:
     return rows
 
 
+def load_tokenizer(model: str) -> Any:
+    """The model's tokenizer. Raises InputError if it has no chat template."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    if not tokenizer.chat_template:
+        raise InputError(f"{model} has no chat template", "Tune an instruct model.")
+    return tokenizer
+
+
 class Tokenizer:
     """INPUT conversations; OUTPUT their tokens, or a reason; fan-out 1:1."""
 
     def __init__(self, model: str, max_tokens: int) -> None:
-        from transformers import AutoTokenizer
-
-        self.tokenizer = AutoTokenizer.from_pretrained(model)
-        if not self.tokenizer.chat_template:
-            raise InputError(f"{model} has no chat template", "Tune an instruct model.")
+        self.tokenizer = load_tokenizer(model)
         self.max_tokens = max_tokens
 
     def __call__(self, batch: pa.Table) -> pa.Table:

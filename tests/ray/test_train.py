@@ -97,7 +97,7 @@ def test_a_dataset_is_tokenised_packed_and_learned(undisturbed: Run) -> None:
     assert {name for row in rows if row["split"] == "val" for name in row["example_ids"]} == {
         f"line-{n:07d}" for n in (10, 20, 30, 40)
     }
-    assert len(rows) < 30, "short ones share rows"
+    assert {len(row["lengths"]) for row in rows} >= {1, 2}, "short ones share rows"
     assert all(len(row["input_ids"]) == sum(row["lengths"]) == len(row["trained"]) <= 256 for row in rows)
 
     metrics = read_metrics(undisturbed)
