@@ -73,7 +73,7 @@ def main() -> None:
                 "trained_tokens_per_s": {name: round(rate, 1) for name, rate in rates.items()},
                 "ours_to": {name: round(rates["ours"] / rate, 2) for name, rate in rates.items()},
                 "padding_share": {name: round(epochs[0][1], 3) for name, epochs in found.items()},
-                "last_loss": {name: round(epochs[0][2], 4) for name, epochs in found.items()},
+                "mean_loss": {name: round(epochs[0][2], 4) for name, epochs in found.items()},
             },
             indent=2,
         )
@@ -115,15 +115,13 @@ def our_epoch(model: str, precision: str, settings: TrainConfig, batches: Batche
         rows = batches[batch_number(step, len(batches), settings.seed)]
         for group in optimizer.param_groups:
             group["lr"] = lora.learning_rate(step, len(batches), settings)
-        loss = lora.gradients(tuned, rows, 0, 1, room, 0, packed=True, device="cpu")
+        loss = lora.gradients(tuned, rows, 0, 1, room, packed=True, device="cpu")
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         losses += loss * sum(row.trained_tokens for row in rows)
         filled += sum(len(row.ids) for row in rows)
-        places += sum(
-            batch["input_ids"].numel() for batch in micro_batches(rows, settings.batch * settings.max_tokens, 0, packed=True)
-        )
+        places += sum(batch["input_ids"].numel() for batch in micro_batches(rows, room, packed=True))
     seconds = time.perf_counter() - started
     return seconds, 1 - filled / places, losses / sum(row.trained_tokens for batch in batches for row in batch)
 

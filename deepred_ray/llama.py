@@ -11,6 +11,7 @@ import requests
 from deepred_ray.engine import Messages
 from deepred_ray.errors import ModelError
 
+CONTEXT_TOKENS = 2048
 FORCED_AT_ONCE = 64
 
 
@@ -31,7 +32,7 @@ class Llama:
         ModelError: llama.cpp cannot load the file.
     """
 
-    def __init__(self, gguf: Path, context: int = 2048, port: int = 0, name: str = "", parallel: int = 1) -> None:
+    def __init__(self, gguf: Path, context: int = CONTEXT_TOKENS, port: int = 0, name: str = "", parallel: int = 1) -> None:
         import xllamacpp
 
         if not gguf.is_file():
@@ -88,7 +89,8 @@ class Llama:
         return [int(token["id"]) for token in answer["choices"][0]["logprobs"]["content"]]
 
     def score(self, prompt: Sequence[int], ids: Sequence[int]) -> list[Score]:
-        """What it thinks of each of `ids` after the prompt and those before it. None of them may end the generation."""
+        """What it thinks of each of `ids` after the prompt and those before it. None of them may end
+        the generation, or be a part of a character's bytes."""
         scores: list[Score] = []
         for start in range(0, len(ids), FORCED_AT_ONCE):
             forced = ids[start : start + FORCED_AT_ONCE]

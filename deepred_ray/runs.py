@@ -40,7 +40,7 @@ OUTPUTS = {
         "rejects/synthesize",
         "synthesize",
     ),
-    "train": ("tokens", "checkpoints", "adapter", "rejects/train", "train"),
+    "train": ("tokens", "tokens.draft", "checkpoints", "adapter", "rejects/train", "train"),
     "export": ("merged", "gguf", "export"),
     "evaluate": ("evaluation", "evaluate"),
 }

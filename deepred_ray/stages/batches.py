@@ -72,22 +72,23 @@ def batch_number(step: int, batches: int, seed: int) -> int:
     return order[place]
 
 
-def micro_batches(rows: Sequence[Packed], places: int, pad: int, packed: bool) -> Iterator[dict[str, Any]]:
+def micro_batches(rows: Sequence[Packed], places: int, packed: bool) -> Iterator[dict[str, Any]]:
     """The rows, as they are or with each conversation apart, as tensors of at most `places` tokens or of one row; longest first,
     and only those together that want little padding."""
     batch: list[Packed] = []
     for row in sorted(rows if packed else (one for row in rows for one in row.apart()), key=lambda row: -len(row.ids)):
         longest = len(batch[0].ids) if batch else len(row.ids)
         if batch and ((len(batch) + 1) * longest > places or len(row.ids) < (1 - PADDING) * longest):
-            yield collate(batch, pad, packed)
+            yield collate(batch, packed)
             batch = []
         batch.append(row)
     if batch:
-        yield collate(batch, pad, packed)
+        yield collate(batch, packed)
 
 
-def collate(rows: Sequence[Packed], pad: int, packed: bool) -> dict[str, Any]:
-    """input_ids and labels, each (rows, longest) and int64, with what tells conversations and padding apart.
+def collate(rows: Sequence[Packed], packed: bool) -> dict[str, Any]:
+    """input_ids and labels, each (rows, longest) and int64, with what tells conversations and padding apart. Padding is token 0,
+    which every vocabulary has: nothing attends to it and no loss is of it.
 
     `packed`: position_ids that begin again with each conversation, and with the padding; without an attention mask transformers
     takes from them that attention is block-diagonal. Else attention_mask.
@@ -95,7 +96,7 @@ def collate(rows: Sequence[Packed], pad: int, packed: bool) -> dict[str, Any]:
     import torch
 
     shape = (len(rows), max(len(row.ids) for row in rows))
-    ids, labels = np.full(shape, pad), np.full(shape, IGNORED)
+    ids, labels = np.zeros(shape, np.int64), np.full(shape, IGNORED)
     positions, mask = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     for place, row in enumerate(rows):
         length = len(row.ids)

@@ -184,7 +184,7 @@ def score_held_out(run: Run, base: str, adapter: str, texts: int) -> dict[str, l
     scores: dict[str, list[tuple[float, int]]] = {"base": [], "tuned": []}
     with torch.no_grad():
         for row in islice(Batches(run.table("tokens"), "val").conversations(), texts):
-            batch = collate([row], 0, packed=False)
+            batch = collate([row], packed=False)
             scores["tuned"].append((float(token_losses(model, batch, "cpu").sum()), row.trained_tokens))
             with model.disable_adapter():
                 scores["base"].append((float(token_losses(model, batch, "cpu").sum()), row.trained_tokens))

@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from deepred_ray import models
 from deepred_ray.config import Config
 from deepred_ray.console import say
 from deepred_ray.errors import DeepredError, InputError, ModelError
-from deepred_ray.llama import Llama
+from deepred_ray.llama import CONTEXT_TOKENS, Llama
 from deepred_ray.quantize import FILE_TYPES, quantizer
 from deepred_ray.runs import Manifest, Run
 from deepred_ray.stages.batches import Batches
@@ -45,7 +45,8 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
     settings = config.export
     adapter = find_adapter(run, settings.adapter)
     base = models.resolve(config.model)
-    if set(settings.quantizations) & set(FILE_TYPES):
+    missing = [name for name in settings.quantizations if not (run.local_copy(f"gguf/deepred-{name}") / "verified.json").exists()]
+    if set(missing) & set(FILE_TYPES):
         quantizer()
     conversations = check_conversations(theme)
     merged = run.local_copy(MERGED)
@@ -136,8 +137,12 @@ def merge(run: Run, base: str, adapter: str, conversations: list[Any], tolerance
                     f"merged model and adapter differ by {difference:.3f} in a logit, {tolerance} is allowed",
                     "Raise --export.tolerance only if you know why they differ.",
                 )
-            answers = [spoken(merged, ids, greedy(merged, ids, tokenizer.eos_token_id)) for ids in prompts]
-            held_out = [spoken(merged, prompt, answer) for prompt, answer in held_out_answers(run)]
+            answers = [spoken(merged, ids, greedy(merged, ids, tokenizer)) for ids in prompts]
+            held_out = [
+                spoken(merged, before, whole)
+                for prompt, answer in held_out_answers(run)
+                for before, whole in whole_tokens(tokenizer, prompt, answer)
+            ]
             proof = {"largest_logit_difference": difference, "answers": answers, "held_out": held_out or answers}
             (folder / "merge.json").write_text(json.dumps(proof))
 
@@ -151,7 +156,9 @@ def load_adapter(base: str, adapter: str) -> Any:
     model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     try:
         return PeftModel.from_pretrained(model, adapter).eval()
-    except (RuntimeError, ValueError, KeyError) as error:
+    except (RuntimeError, ValueError) as error:
+        if not any(sign in str(error) for sign in ("size mismatch", "arget modules")):
+            raise
         trained_on = json.loads(Path(adapter, "adapter_config.json").read_text()).get("base_model_name_or_path")
         raise ModelError(
             f"adapter {adapter} does not fit the base {base}: {str(error).splitlines()[0]}",
@@ -159,15 +166,35 @@ def load_adapter(base: str, adapter: str) -> Any:
         ) from error
 
 
-def greedy(model: Any, ids: list[int], eos: int) -> list[int]:
-    """Token ids of the greedy answer, without the end of the turn."""
+def greedy(model: Any, ids: list[int], tokenizer: Any) -> list[int]:
+    """Token ids of the greedy answer, up to whatever ends it or to the first that is a part of a character."""
     import torch
 
     made = model.generate(
-        torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), max_new_tokens=ANSWER_TOKENS, do_sample=False, pad_token_id=eos
+        torch.tensor([ids]),
+        attention_mask=torch.ones(1, len(ids)),
+        max_new_tokens=ANSWER_TOKENS,
+        do_sample=False,
+        pad_token_id=tokenizer.eos_token_id,
     )
+    ends = model.generation_config.eos_token_id
+    ended_by = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
     answer = [int(token) for token in made[0][len(ids) :]]
-    return answer[: answer.index(eos)] if eos in answer else answer
+    return list(takewhile(lambda token: token not in ended_by and not is_fragment(tokenizer, token), answer))
+
+
+def is_fragment(tokenizer: Any, token: int) -> bool:
+    """Whether the token is a part of a character's bytes; llama.cpp's server tells nothing of such a one by itself."""
+    return "\ufffd" in tokenizer.decode([token])
+
+
+def whole_tokens(tokenizer: Any, prompt: list[int], answer: list[int]) -> Iterator[tuple[list[int], list[int]]]:
+    """The runs of the answer that have no fragment of a character, each with all that stands before it."""
+    place = 0
+    for fragments, group in groupby(answer, key=lambda token: is_fragment(tokenizer, token)):
+        start, place = place, place + len(list(group))
+        if not fragments:
+            yield prompt + answer[:start], answer[start:place]
 
 
 def spoken(model: Any, prompt: list[int], answer: list[int]) -> Spoken:
@@ -175,13 +202,13 @@ def spoken(model: Any, prompt: list[int], answer: list[int]) -> Spoken:
     import torch
 
     logits = model(torch.tensor([prompt + answer]), logits_to_keep=len(answer) + 1).logits[0, :-1]
-    nats = torch.nn.functional.cross_entropy(logits.float(), torch.tensor(answer), reduction="sum")
+    nats = torch.nn.functional.cross_entropy(logits.float(), torch.tensor(answer, dtype=torch.long), reduction="sum")
     return {"prompt": prompt, "answer": answer, "nats": float(nats)}
 
 
 def held_out_answers(run: Run) -> Iterator[tuple[list[int], list[int]]]:
     """Token ids of answers in held-out conversations, without the ends of their turns, and of all that stands before each; together
-    about `HELD_OUT_TOKENS` of answers. None for an adapter from elsewhere."""
+    about `HELD_OUT_TOKENS` of answers, and none beyond llama.cpp's context. None for an adapter from elsewhere."""
     if not run.table("tokens").files(".parquet"):
         return
     left = HELD_OUT_TOKENS
@@ -189,7 +216,7 @@ def held_out_answers(run: Run) -> Iterator[tuple[list[int], list[int]]]:
         place = 0
         for trained, group in groupby(conversation.trained.tolist()):
             start, place = place, place + len(list(group))
-            if trained and place - start > 1:
+            if trained and place - start > 1 and place < CONTEXT_TOKENS:
                 yield conversation.ids[:start].tolist(), conversation.ids[start : place - 1].tolist()
                 left -= place - start
             if left <= 0:

@@ -1,7 +1,6 @@
 """The training loop of one worker: LoRA on a causal language model, the same order of rows for any number of workers."""
 
 import contextlib
-import json
 import math
 import tempfile
 import time
@@ -125,17 +124,21 @@ def token_losses(model: Any, batch: dict[str, Any], device: Any) -> Any:
     # What stands before a trained token predicts it.
     labels = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED).to(device)
     wanted = labels != IGNORED
-    with only_places(model, wanted):
-        logits = model(**inputs, use_cache=False).logits
-    return torch.nn.functional.cross_entropy(logits[0].float(), labels[wanted], reduction="none")
+    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+    head = bare.get_output_embeddings()
+    if head is None:
+        logits = model(**inputs, use_cache=False).logits[wanted]
+    else:
+        with only_places(head, wanted):
+            logits = model(**inputs, use_cache=False).logits[0]
+    return torch.nn.functional.cross_entropy(logits.float(), labels[wanted], reduction="none")
 
 
 @contextlib.contextmanager
-def only_places(model: Any, wanted: Any) -> Iterator[None]:
-    """Within, the layer that makes logits sees the hidden states of the wanted places alone, as one row: the vocabulary is the
-    widest layer of a small model, and over half of the places are not trained."""
-    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
-    hook = bare.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0][wanted][None], *inputs[1:]))
+def only_places(head: Any, wanted: Any) -> Iterator[None]:
+    """Within, the layer that makes logits, `head`, sees the hidden states of the wanted places alone, as one row: the vocabulary is
+    the widest layer of a small model, and over half of the places are not trained."""
+    hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][wanted][None], *inputs[1:]))
     try:
         yield
     finally:
@@ -145,18 +148,19 @@ def only_places(model: Any, wanted: Any) -> Iterator[None]:
 def honours_packing(model: Any, rows: Iterable[Packed], precision: str, device: Any) -> bool:
     """Whether the model keeps conversations in one row apart: each token's loss is what it is with the conversation alone.
 
-    Tried on the first row that has several. A model whose layers carry a state along, or that takes no positions, does not.
+    Tried on the first row that has several; if none has, there is nothing to keep apart and False. A model whose layers carry a
+    state along, or that takes no positions, does not.
     """
     import torch
 
     row = next((row for row in rows if len(row.lengths) > 1), None)
     if row is None:
-        return True
+        return False
     model.eval()
     with torch.no_grad():
-        alone = torch.cat([token_losses(model, collate([one], 0, packed=False), device) for one in row.apart()])
+        alone = torch.cat([token_losses(model, collate([one], packed=False), device) for one in row.apart()])
         try:
-            together = token_losses(model, collate([row], 0, packed=True), device)
+            together = token_losses(model, collate([row], packed=True), device)
         except (TypeError, ValueError):
             return False
     return bool((together - alone).abs().max() <= PACKING_NATS[precision])
@@ -182,19 +186,20 @@ def train_worker(job: dict[str, Any]) -> None:
 
 def memory_advice(settings: TrainConfig) -> str:
     """What of these settings to change, what costs least first."""
-    ways = [] if settings.gradient_checkpointing else ["--train.gradient-checkpointing"]
-    ways += [f"a lower --train.batch than {settings.batch}"] if settings.batch > 1 else []
-    ways += [f"a lower --train.max-tokens than {settings.max_tokens}"]
-    ways += ["--train.base-bits 4 on a GPU"] if settings.base_bits is None else []
-    return f"Try {', '.join(ways)}, or a smaller model. What is trained so far is kept."
+    going_on = [] if settings.gradient_checkpointing else ["--train.gradient-checkpointing"]
+    going_on += [f"a lower --train.batch than {settings.batch}"] if settings.batch > 1 else []
+    afresh = [f"a lower --train.max-tokens than {settings.max_tokens}"]
+    afresh += ["--train.base-bits 4 on a GPU"] if settings.base_bits is None else []
+    first = f"Try {' or '.join(going_on)}: what is trained so far is kept. Or start" if going_on else "Start"
+    return f"{first} afresh, with --fresh or another --run, with {', '.join(afresh)}, or a smaller model."
 
 
 def train(job: dict[str, Any], settings: TrainConfig) -> None:
+    import ray
     import ray.train
     import torch
     from peft import PeftModel
     from ray.train.torch import get_device
-    from transformers import AutoTokenizer
 
     from deepred_ray.stages.dropout import quicken
 
@@ -204,10 +209,9 @@ def train(job: dict[str, Any], settings: TrainConfig) -> None:
     batches, held_out = Batches(job["tokens"], "train"), Batches(job["tokens"], "val")
     steps = settings.epochs * len(batches)
 
-    tokenizer = AutoTokenizer.from_pretrained(job["model"])
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     base = load_base(job["model"], job["precision"], settings, device)
-    first, state, patience = 0, None, Patience(settings.patience)
+    done, state, patience = 0, None, Patience(settings.patience)
+    told: list[dict[str, Any]] = []
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
         model = add_adapter(base, settings)
@@ -215,26 +219,28 @@ def train(job: dict[str, Any], settings: TrainConfig) -> None:
         with checkpoint.as_directory() as folder:
             model = PeftModel.from_pretrained(base, str(Path(folder, "adapter")), is_trainable=True)
             state = torch.load(Path(folder, "state.pt"), map_location=device, weights_only=True)
-        first = state["step"]
+        done, told = state["step"], state["told"]
         patience.best, patience.waited = state["best"], state["waited"]
     if device.type == "cpu":
         quicken(model)
-    packed = honours_packing(model, (row for batch in batches for row in batch), job["precision"], device)
+    # Settled once: what is resumed goes on as it began.
+    packed = state["packed"] if state else honours_packing(model, (r for b in batches for r in b), job["precision"], device)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     if state:
         optimizer.load_state_dict(state["optimizer"])
+    if rank == 0 and told:
+        # The driver that noted them may have died before it wrote the last ones.
+        ray.get(job["board"].add.remote(told))
 
-    for step in range(first, steps):
-        if patience.over:
-            break
-        started = time.monotonic()
+    while done < steps and not patience.over:
+        step, started = done, time.monotonic()
         rows = batches[batch_number(step, len(batches), settings.seed)]
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, settings)
         # Dropout is a function of the step, so that one that is resumed goes on as it would have.
         torch.manual_seed(1000 * (settings.seed + step) + rank)
-        loss = gradients(model, rows, rank, world, settings.batch * settings.max_tokens, pad, packed, device)
+        loss = gradients(model, rows, rank, world, settings.batch * settings.max_tokens, packed, device)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -249,22 +255,37 @@ def train(job: dict[str, Any], settings: TrainConfig) -> None:
             "tokens_per_s": sum(len(row.ids) for row in rows) / (time.monotonic() - started),
         }
         if done % settings.checkpoint_steps == 0 or done == steps:
-            row["val_loss"] = validate(model, held_out, rank, world, settings.batch * settings.max_tokens, pad, packed, device)
-            row["score"] = row["val_loss"] if row["val_loss"] is not None else row["loss"]
+            row["val_loss"] = validate(model, held_out, rank, world, settings.batch * settings.max_tokens, packed, device)
+            # Without validation the last checkpoint is the best: the loss of one batch says little.
+            row["score"] = row["val_loss"] if row["val_loss"] is not None else -float(done)
             patience.see(row["val_loss"])
-            report(row, model, {"optimizer": optimizer.state_dict(), "best": patience.best, "waited": patience.waited}, rank)
+        require_finite(row)
+        told.append(row)
         if rank == 0:
-            job["board"].add.remote(row)
+            job["board"].add.remote([row])
+        if "score" in row:
+            state = {"step": done, "optimizer": optimizer.state_dict(), "packed": packed, "told": told}
+            report(row, model, state | {"best": patience.best, "waited": patience.waited}, rank)
 
 
-def gradients(model: Any, rows: Sequence[Packed], rank: int, world: int, places: int, pad: int, packed: bool, device: Any) -> float:
+def require_finite(row: dict[str, Any]) -> None:
+    """Raises DeepredError if a loss is none any more: nothing good follows, and no such checkpoint is kept."""
+    for name in ("loss", "val_loss"):
+        if not math.isfinite(row.get(name) or 0.0):
+            raise DeepredError(
+                f"training has diverged: {name} is {row[name]} at step {row['step']}",
+                "Start afresh, with --fresh or another --run, with a lower --train.learning-rate.",
+            )
+
+
+def gradients(model: Any, rows: Sequence[Packed], rank: int, world: int, places: int, packed: bool, device: Any) -> float:
     """Leave in every worker the gradient of the mean loss over the trained tokens of the global batch, which is returned."""
     import torch
 
     everywhere = sum(row.trained_tokens for row in rows)
     model.train()
     total = torch.zeros((), device=device)
-    for batch in micro_batches(rows[rank::world], places, pad, packed):
+    for batch in micro_batches(rows[rank::world], places, packed):
         loss = token_losses(model, batch, device).sum() / everywhere
         loss.backward()
         total += loss.detach()
@@ -289,7 +310,7 @@ def summed(value: Any) -> Any:
     return value
 
 
-def validate(model: Any, batches: Batches, rank: int, world: int, places: int, pad: int, packed: bool, device: Any) -> float | None:
+def validate(model: Any, batches: Batches, rank: int, world: int, places: int, packed: bool, device: Any) -> float | None:
     """Mean loss over the trained tokens of the held-out rows, in nats a token; None if there are none."""
     import torch
 
@@ -300,7 +321,7 @@ def validate(model: Any, batches: Batches, rank: int, world: int, places: int, p
     with torch.no_grad():
         for rows in batches:
             tokens += sum(row.trained_tokens for row in rows)
-            for batch in micro_batches(rows[rank::world], places, pad, packed):
+            for batch in micro_batches(rows[rank::world], places, packed):
                 total += token_losses(model, batch, device).sum()
     return float(summed(total)) / tokens
 
@@ -315,6 +336,5 @@ def report(row: dict[str, Any], model: Any, state: dict[str, Any], rank: int) ->
         return
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(Path(folder, "adapter"))
-        torch.save({"step": row["step"]} | state, Path(folder, "state.pt"))
-        Path(folder, "row.json").write_text(json.dumps(row))
+        torch.save(state, Path(folder, "state.pt"))
         ray.train.report(row, checkpoint=ray.train.Checkpoint.from_directory(folder))

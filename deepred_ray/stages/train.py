@@ -7,6 +7,7 @@ fan-out one adapter
 
 import importlib.util
 import json
+import re
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +31,7 @@ from deepred_ray.storage import count_values
 from deepred_ray.theme import Theme
 
 POLL_S = 1.0
+OUT_OF_MEMORY = re.compile(r"\b(CUDA |HIP )?out of memory\b|can't allocate memory|running low on memory", re.IGNORECASE)
 SCALARS = ("loss", "val_loss", "lr", "tokens_per_s")
 
 
@@ -54,13 +56,15 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
     rejected = count_values(run.table("rejects/train").read_table(REJECTS)["reason"])
     if not examples["train"]:
         raise InputError(f"train has no example to train on ({rejected or 'the dataset is empty'})")
+    if settings.patience is not None and not examples["val"]:
+        raise InputError("train.patience goes by the validation loss, and no example is held out", "Leave out --train.patience.")
     steps = settings.epochs * len(Batches(run.table("tokens"), "train"))
     say(f"  {examples['train']} examples, {examples['val']} for validation, {steps} steps on {settings.workers} worker(s)")
     best = fit(run, settings, model, steps)
     metrics = read_metrics(run)
     draw(run, metrics)
     last = metrics[max(metrics)]
-    if last["step"] < steps:
+    if settings.patience is not None and last["step"] < steps:
         say(f"  stopped early after step {last['step']}: no lower validation loss for {settings.patience} validations")
     kept = sum(examples.values())
     return Manifest(
@@ -115,8 +119,8 @@ class Scoreboard:
     def __init__(self) -> None:
         self.rows: list[Row] = []
 
-    def add(self, row: Row) -> None:
-        self.rows.append(row)
+    def add(self, rows: list[Row]) -> None:
+        self.rows += rows
 
     def take(self) -> list[Row]:
         rows, self.rows = self.rows, []
@@ -127,17 +131,14 @@ def fit(run: Run, settings: TrainConfig, model: str, steps: int) -> dict[str, An
     """Train to the last step from whatever checkpoint there is; the figures of the best one, whose adapter is kept.
 
     Raises:
-        DeepredError: a worker failed for the third time, with what it said last.
+        DeepredError: a worker failed for the third time, or the controller; with what it said last.
     """
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
 
     board: Any = ray.remote(num_cpus=0)(Scoreboard).remote()
     gpu = bool(ray.cluster_resources().get("GPU"))
-    precision = settings.precision
-    if precision == "auto":
-        # Every worker must compute alike, so it is measured once.
-        precision = ray.get(ray.remote(num_cpus=1, num_gpus=int(gpu))(fastest_precision).remote("cuda" if gpu else "cpu"))
+    precision = settings.precision if settings.precision != "auto" else chosen_precision(run, gpu)
     say(f"  computing in {precision}")
     trainer = TorchTrainer(
         train_worker,
@@ -178,20 +179,31 @@ def fit(run: Run, settings: TrainConfig, model: str, steps: int) -> dict[str, An
     return dict(metrics)
 
 
+def chosen_precision(run: Run, gpu: bool) -> str:
+    """The faster precision of this hardware; of a run that goes on, the one that it began with. Every worker must compute alike."""
+    if earlier := read_metrics(run):
+        return str(earlier[min(earlier)]["precision"])
+    measured = ray.remote(num_cpus=1, num_gpus=int(gpu))(fastest_precision).remote("cuda" if gpu else "cpu")
+    return str(ray.get(measured))
+
+
 def explained(error: Exception, settings: TrainConfig) -> DeepredError:
     """What stopped the training, as one message with a way out."""
-    failures = getattr(error, "worker_failures", {})
-    cause = next((failures[rank] for rank in sorted(failures)), error)
-    cause = getattr(cause, "_base_exc", cause)  # Ray Train's wrapping of what our loop raised
-    if isinstance(cause, DeepredError):
-        return cause
-    said = (str(cause).strip().splitlines() or [type(cause).__name__])[-1]
-    if any(sign in str(cause).lower() for sign in ("out of memory", "oom", "can't allocate memory")):
-        return DeepredError(f"a training worker is out of memory: {said}", memory_advice(settings))
+    failures = getattr(error, "worker_failures", None) or {0: getattr(error, "controller_failure", error)}
+    # Ray Train wraps what our loop raised. One worker's failure makes the others lose their connection to it.
+    causes = [getattr(failure, "_base_exc", failure) for _, failure in sorted(failures.items())]
+    if ours := next((cause for cause in causes if isinstance(cause, DeepredError)), None):
+        return ours
+    if full := next((cause for cause in causes if OUT_OF_MEMORY.search(str(cause))), None):
+        return DeepredError(f"a training worker is out of memory: {last_line(full)}", memory_advice(settings))
     return DeepredError(
-        f"training failed three times, at last with: {said}",
+        f"training failed: {last_line(causes[0])}",
         "The log of the run has the rest. The same command goes on from the last checkpoint.",
     )
+
+
+def last_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
 def watch(run: Run, board: Any, meter: Meter, stop: threading.Event) -> None:
@@ -200,6 +212,8 @@ def watch(run: Run, board: Any, meter: Meter, stop: threading.Event) -> None:
 
     path = run.scratch / "train" / "metrics.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
+    # What is appended must not go on a line that a killed driver left half-written.
+    path.write_text("".join(json.dumps(row) + "\n" for row in read_metrics(run).values()))
     board_files = SummaryWriter(str(path.parent / "tensorboard"))
     ended = False
     while not ended:

@@ -52,7 +52,8 @@ def verify_answers(llama: Any, answers: Sequence[Spoken], held_out: Sequence[Spo
             margin = max(margin, 0.0 if score.likeliest == token else score.likeliest_logprob - score.logprob)
         total += len(item["answer"])
         started = time.perf_counter()
-        equal += llama.complete(item["prompt"], len(item["answer"])) == item["answer"]
+        # Of an empty one there is nothing to ask: it is the end of the turn.
+        equal += not item["answer"] or llama.complete(item["prompt"], len(item["answer"])) == item["answer"]
         seconds += time.perf_counter() - started
     nats = -sum(score.logprob for item in held_out for score in llama.score(item["prompt"], item["answer"]))
     return {

@@ -6,7 +6,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from tiny import write_model
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from deepred_ray.config import Config, TrainConfig
 from deepred_ray.errors import DeepredError, InputError, ModelError
@@ -83,3 +83,23 @@ def test_the_nats_of_an_answer_are_the_models(base: Path) -> None:
         found = export.spoken(model, [3, 4], [5, 6])
     assert (found["prompt"], found["answer"]) == ([3, 4], [5, 6])
     assert found["nats"] == pytest.approx(-float(told[1, 5] + told[2, 6]), rel=1e-4)
+
+
+def test_answers_are_scored_without_the_tokens_that_are_parts_of_a_character(base: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    answer = tokenizer("We hold Æther and ★", add_special_tokens=False)["input_ids"]
+    runs = list(export.whole_tokens(tokenizer, [7], answer))
+    assert [tokenizer.decode(run) for _, run in runs] == ["We hold ", "ther and "]
+    assert [before[1:] + run for before, run in runs] == [answer[: len(before) - 1 + len(run)] for before, run in runs]
+    assert all(before[0] == 7 for before, _ in runs)
+
+
+def test_a_greedy_answer_ends_with_whatever_ends_it(base: Path) -> None:
+    tokenizer, model = AutoTokenizer.from_pretrained(base), LlamaForCausalLM.from_pretrained(base).eval()
+    with torch.no_grad():
+        whole = export.greedy(model, [3, 4], tokenizer)
+        assert whole
+        model.generation_config.eos_token_id = [tokenizer.eos_token_id, whole[0]]
+        assert export.greedy(model, [3, 4], tokenizer) == []
+        empty = export.spoken(model, [3, 4], [])
+    assert empty == {"prompt": [3, 4], "answer": [], "nats": 0.0}

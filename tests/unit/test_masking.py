@@ -6,6 +6,7 @@ from functools import cache
 from itertools import groupby
 
 import pytest
+import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -31,12 +32,7 @@ class Style:
     special: tuple[str, ...]
 
 
-CHATML = Style(
-    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>' + '\\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}",
-    "<|im_end|>",
-    ("<|im_start|>", "<|im_end|>"),
-)
+CHATML = Style(tiny.CHATML, "<|im_end|>", ("<|im_start|>", "<|im_end|>"))
 LLAMA = Style(
     "{{ '<|bos|>' }}{% for m in messages %}"
     "{{ '<|head|>' + m.role + '<|/head|>' + '\\n\\n' + m.content | trim + '<|eot|>' }}{% endfor %}"

@@ -5,7 +5,7 @@ import pickle
 import pytest
 import torch
 from ray.train import TrainingFailedError
-from ray.train.v2.api.exceptions import WorkerGroupError
+from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from deepred_ray.cluster import one_selection, visibility
 from deepred_ray.config import TrainConfig
@@ -31,7 +31,7 @@ def test_our_own_message_comes_through() -> None:
         RuntimeError(
             "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
         ),
-        RuntimeError("Task was killed due to the node running low on memory.\nThe OOM killer chose it."),
+        RuntimeError("Task was killed due to the node running low on memory.\nSee the log."),
     ],
 )
 def test_out_of_memory_gets_advice(error: Exception) -> None:
@@ -41,9 +41,30 @@ def test_out_of_memory_gets_advice(error: Exception) -> None:
     assert "--train.batch" in told.cure
 
 
+def test_the_failure_that_explains_the_others_is_told() -> None:
+    lost, full = RuntimeError("Connection closed by peer"), torch.OutOfMemoryError("CUDA out of memory.")
+    assert explained(failed(lost, DeepredError("no such row")), SETTINGS).message == "no such row"
+    assert explained(failed(lost, full), SETTINGS).message == "a training worker is out of memory: CUDA out of memory."
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "BloomForCausalLM has no room in /home/me/room",
+        "The worker died. Common causes: (1) it was killed by the OOM killer, (2) SIGSEGV",
+    ],
+)
+def test_not_every_death_is_for_want_of_memory(said: str) -> None:
+    assert explained(failed(RuntimeError(said)), SETTINGS).message == f"training failed: {said}"
+
+
+def test_what_the_controller_said_is_told() -> None:
+    assert explained(ControllerError(ValueError("no such node")), SETTINGS).message == "training failed: no such node"
+
+
 def test_what_a_worker_said_last_is_told() -> None:
     told = explained(failed(ValueError("a\nthe cause")), SETTINGS)
-    assert told.message == "training failed three times, at last with: the cause"
+    assert told.message == "training failed: the cause"
     assert "goes on from the last checkpoint" in told.cure
 
 

@@ -12,14 +12,23 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM, MambaConfig, MambaForCausalLM
 
 from deepred_ray.config import TrainConfig
+from deepred_ray.errors import DeepredError
 from deepred_ray.schema import TOKENIZED
 from deepred_ray.stages.batches import IGNORED, Batches, Packed, batch_number, collate, micro_batches
 from deepred_ray.stages.dropout import QuickDropout, quicken
-from deepred_ray.stages.lora import Patience, add_adapter, gradients, honours_packing, learning_rate, memory_advice, token_losses
+from deepred_ray.stages.lora import (
+    Patience,
+    add_adapter,
+    gradients,
+    honours_packing,
+    learning_rate,
+    memory_advice,
+    require_finite,
+    token_losses,
+)
 from deepred_ray.stages.tokens import arrange
 from deepred_ray.storage import Folder, rows_table
 
-PAD = 99
 CPU = torch.device("cpu")
 Conversation = tuple[list[int], list[bool]]
 
@@ -114,9 +123,9 @@ def test_batches_have_every_conversation_once_each_split_its_own(tmp_path: Path)
 
 def test_a_packed_batch_numbers_the_places_of_each_conversation() -> None:
     rows = [packed(([5, 6, 7], "-++"), ([8, 9], "-+")), packed(([1, 2, 3], "--+"))]
-    batch = collate(rows, PAD, packed=True)
+    batch = collate(rows, packed=True)
     assert set(batch) == {"input_ids", "labels", "position_ids"}
-    assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9], [1, 2, 3, PAD, PAD]]
+    assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9], [1, 2, 3, 0, 0]]
     assert batch["labels"].tolist() == [[IGNORED, 6, 7, IGNORED, 9], [IGNORED, IGNORED, 3, IGNORED, IGNORED]]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1], [0, 1, 2, 0, 1]]
     assert all(value.dtype == torch.int64 for value in batch.values())
@@ -124,20 +133,20 @@ def test_a_packed_batch_numbers_the_places_of_each_conversation() -> None:
 
 def test_a_model_that_cannot_pack_gets_each_conversation_in_a_row_of_its_own() -> None:
     rows = [packed(([5, 6], "-+"), ([8, 9, 7], "-+-")), packed(([1, 2, 3, 4], "--+-"))]
-    long, middle, short = micro_batches(rows, 9, PAD, packed=False)
+    long, middle, short = micro_batches(rows, 9, packed=False)
     assert (long["input_ids"].tolist(), middle["input_ids"].tolist()) == ([[1, 2, 3, 4]], [[8, 9, 7]])
     assert short["input_ids"].tolist() == [[5, 6]]
     assert short["labels"].tolist() == [[IGNORED, 6]]
-    together = collate([one for row in rows[::-1] for one in row.apart()], PAD, packed=False)
+    together = collate([one for row in rows[::-1] for one in row.apart()], packed=False)
     assert together["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]]
-    assert together["input_ids"].tolist() == [[1, 2, 3, 4], [5, 6, PAD, PAD], [8, 9, 7, PAD]]
-    assert list(micro_batches([], 9, PAD, packed=True)) == []
+    assert together["input_ids"].tolist() == [[1, 2, 3, 4], [5, 6, 0, 0], [8, 9, 7, 0]]
+    assert list(micro_batches([], 9, packed=True)) == []
 
 
 def test_a_micro_batch_has_as_many_rows_as_fit_its_places() -> None:
     def shapes(lengths: Sequence[int], places: int) -> list[tuple[int, ...]]:
         rows = [packed((list(range(length)), "-" * length)) for length in lengths]
-        return [tuple(batch["input_ids"].shape) for batch in micro_batches(rows, places, PAD, packed=True)]
+        return [tuple(batch["input_ids"].shape) for batch in micro_batches(rows, places, packed=True)]
 
     assert shapes((40, 70, 30, 30, 20, 40), 80) == [(1, 70), (2, 40), (2, 30), (1, 20)]
     # A little padding is cheaper than a batch more, much of it is not; and a row that alone is too long is computed all the same.
@@ -200,8 +209,8 @@ def by_hand(rows: Sequence[Packed]) -> list[float]:
 def test_packed_and_unpacked_losses_are_those_of_each_conversation_alone(drawn: list[list[list[tuple[int, bool]]]]) -> None:
     rows = rows_of(drawn)
     with torch.no_grad():
-        together = token_losses(LLAMA, collate(rows, PAD, packed=True), CPU)
-        apart = token_losses(LLAMA, collate([one for row in rows for one in row.apart()], PAD, packed=False), CPU)
+        together = token_losses(LLAMA, collate(rows, packed=True), CPU)
+        apart = token_losses(LLAMA, collate([one for row in rows for one in row.apart()], packed=False), CPU)
     assert together.tolist() == pytest.approx(by_hand(rows), abs=1e-4)
     assert apart.tolist() == pytest.approx(by_hand(rows), abs=1e-4)
 
@@ -219,7 +228,7 @@ def test_the_gradient_is_the_same_for_any_workers_and_micro_batches(
 
     def of(rank: int, world: int, places: int, pack: bool) -> tuple[float, Any]:
         model.zero_grad()
-        loss = gradients(model, rows, rank, world, places, PAD, pack, CPU)
+        loss = gradients(model, rows, rank, world, places, pack, CPU)
         return loss, torch.cat([parameter.grad.flatten() for parameter in parameters])
 
     loss, gradient = of(0, 1, 1000, True)
@@ -232,6 +241,7 @@ def test_packing_is_tried_on_the_model_before_it_is_done() -> None:
     row = packed(([5, 6, 7, 8], "-+++"), ([8, 9, 10], "-++"))
     assert honours_packing(LLAMA, [row], "f32", CPU)
     assert honours_packing(LLAMA, [packed(([5, 6], "-+")), row], "f32", CPU)
+    assert not honours_packing(LLAMA, [packed(([5, 6], "-+"))], "f32", CPU)
     torch.manual_seed(0)
     config = MambaConfig(vocab_size=100, hidden_size=32, state_size=8, num_hidden_layers=2, initializer_range=0.3)
     # Its state runs on from one conversation into the next.
@@ -239,11 +249,10 @@ def test_packing_is_tried_on_the_model_before_it_is_done() -> None:
 
 
 def test_advice_on_memory_names_what_is_left_to_lower() -> None:
-    assert "--train.gradient-checkpointing, a lower --train.batch than 4" in memory_advice(
-        TrainConfig(gradient_checkpointing=False)
-    )
+    advice = memory_advice(TrainConfig(gradient_checkpointing=False))
+    assert advice.startswith("Try --train.gradient-checkpointing or a lower --train.batch than 4: what is trained so far is kept. Or")
     least = memory_advice(TrainConfig(batch=1, base_bits=4))
-    assert least == "Try a lower --train.max-tokens than 1024, or a smaller model. What is trained so far is kept."
+    assert least == "Start afresh, with --fresh or another --run, with a lower --train.max-tokens than 1024, or a smaller model."
 
 
 def test_quick_dropout_drops_its_share_and_keeps_the_mean() -> None:
@@ -269,3 +278,11 @@ def test_quick_dropout_takes_the_place_of_the_adapters_and_of_nothing_else() -> 
     assert QuickDropout in kinds
     assert torch.nn.Dropout not in kinds
     assert {module.p for module in model.modules() if isinstance(module, QuickDropout)} == {0.05}
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_loss_that_is_none_any_more_ends_training(loss: float) -> None:
+    require_finite({"step": 7, "loss": 2.0})
+    require_finite({"step": 7, "loss": 2.0, "val_loss": None})
+    with pytest.raises(DeepredError, match=f"val_loss is {loss} at step 7"):
+        require_finite({"step": 7, "loss": 2.0, "val_loss": loss})
