@@ -250,7 +250,7 @@ def test_packing_is_tried_on_the_model_before_it_is_done() -> None:
 
 def test_advice_on_memory_names_what_is_left_to_lower() -> None:
     advice = memory_advice(TrainConfig(gradient_checkpointing=False))
-    assert advice.startswith("Try --train.gradient-checkpointing or a lower --train.batch than 4: what is trained so far is kept. Or")
+    assert advice.startswith("Try --train.gradient-checkpointing or a lower --train.batch than 4: what is trained so far is kept.")
     least = memory_advice(TrainConfig(batch=1, base_bits=4))
     assert least == "Start afresh, with --fresh or another --run, with a lower --train.max-tokens than 1024, or a smaller model."
 
