@@ -225,7 +225,7 @@ class TrainConfig(Section):
     max_tokens: int = identity(1024, ge=64)
     """Longest training sequence; an example that is longer is a reject."""
     precision: Literal["auto", "bf16", "f32"] = operational("auto")
-    """`auto`: bf16 where the hardware has it."""
+    """`auto`: bf16 on a GPU that has it; on a CPU the faster one, which is measured."""
     base_bits: Literal[4, 8] | None = identity(None)
     """Hold the base in 4 bits (NF4) or 8 by bitsandbytes, on GPUs; the adapter is merged into the whole base all the same."""
     gradient_checkpointing: bool = operational(True)
