@@ -212,13 +212,16 @@ def watch(run: Run, board: Any, meter: Meter, stop: threading.Event) -> None:
 
     path = run.scratch / "train" / "metrics.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
+    noted = read_metrics(run)
     # What is appended must not go on a line that a killed driver left half-written.
-    path.write_text("".join(json.dumps(row) + "\n" for row in read_metrics(run).values()))
+    path.write_text("".join(json.dumps(row) + "\n" for row in noted.values()))
     board_files = SummaryWriter(str(path.parent / "tensorboard"))
     ended = False
     while not ended:
         ended = stop.wait(POLL_S)
-        rows = ray.get(board.take.remote())
+        # A worker that resumes tells again what its checkpoint was told before.
+        rows = [row for row in ray.get(board.take.remote()) if noted.get(row["step"]) != row]
+        noted |= {row["step"]: row for row in rows}
         with path.open("a") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
         for row in rows:

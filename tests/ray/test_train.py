@@ -167,7 +167,6 @@ def test_one_worker_and_two_agree(settings: dict[str, Any], tmp_path: Path, loca
     one, two = (read_metrics(run) for run in runs)
     assert [row["loss"] for row in one.values()] == pytest.approx([row["loss"] for row in two.values()], rel=1e-4)
     assert one[20]["val_loss"] == pytest.approx(two[20]["val_loss"], rel=1e-4)
-    assert_same_weights(runs[0], runs[1], atol=1e-3)
 
 
 def test_training_stops_when_validation_gets_no_better(settings: dict[str, Any], configure: Configure, local_ray: str) -> None:
