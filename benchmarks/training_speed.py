@@ -100,25 +100,18 @@ def arranged(folder: Folder, made: pa.Table, settings: TrainConfig) -> Batches:
 
 
 def our_epoch(model: str, precision: str, settings: TrainConfig, batches: Batches) -> Epoch:
-    import torch
-
     from deepred_ray.stages.dropout import quicken
 
     tuned = lora.add_adapter(lora.load_base(model, precision, settings, "cpu"), settings)
     quicken(tuned)
-    parameters = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = lora.make_optimizer(tuned, settings)
     losses, places, filled = 0.0, 0, 0
     room = settings.batch * settings.max_tokens
     started = time.perf_counter()
     for step in range(len(batches)):
         rows = batches[batch_number(step, len(batches), settings.seed)]
-        for group in optimizer.param_groups:
-            group["lr"] = lora.learning_rate(step, len(batches), settings)
-        loss = lora.gradients(tuned, rows, 0, 1, room, packed=True, device="cpu")
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        rate = lora.learning_rate(step, len(batches), settings)
+        loss = lora.optimizer_step(tuned, optimizer, rate, rows, 0, 1, room, packed=True, device="cpu")
         losses += loss * sum(row.trained_tokens for row in rows)
         filled += sum(len(row.ids) for row in rows)
         places += sum(batch["input_ids"].numel() for batch in micro_batches(rows, room, packed=True))

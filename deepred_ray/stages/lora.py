@@ -207,7 +207,7 @@ def train(job: dict[str, Any], settings: TrainConfig) -> None:
     rank, world = context.get_world_rank(), context.get_world_size()
     device = get_device()
     batches, held_out = Batches(job["tokens"], "train"), Batches(job["tokens"], "val")
-    steps = settings.epochs * len(batches)
+    steps, places = settings.epochs * len(batches), settings.batch * settings.max_tokens
 
     base = load_base(job["model"], job["precision"], settings, device)
     done, state, patience = 0, None, Patience(settings.patience)
@@ -225,8 +225,7 @@ def train(job: dict[str, Any], settings: TrainConfig) -> None:
         quicken(model)
     # Settled once: what is resumed goes on as it began.
     packed = state["packed"] if state else honours_packing(model, (r for b in batches for r in b), job["precision"], device)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = make_optimizer(model, settings)
     if state:
         optimizer.load_state_dict(state["optimizer"])
     if rank == 0 and told:
@@ -236,26 +235,22 @@ def train(job: dict[str, Any], settings: TrainConfig) -> None:
     while done < steps and not patience.over:
         step, started = done, time.monotonic()
         rows = batches[batch_number(step, len(batches), settings.seed)]
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps, settings)
         # Dropout is a function of the step, so that one that is resumed goes on as it would have.
         torch.manual_seed(1000 * (settings.seed + step) + rank)
-        loss = gradients(model, rows, rank, world, settings.batch * settings.max_tokens, packed, device)
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        rate = learning_rate(step, steps, settings)
+        loss = optimizer_step(model, optimizer, rate, rows, rank, world, places, packed, device)
         done = step + 1
         row = {
             "step": done,
             "epoch": round(done / len(batches), 3),
             "loss": loss,
-            "lr": optimizer.param_groups[0]["lr"],
+            "lr": rate,
             "precision": job["precision"],
             "packed": packed,
             "tokens_per_s": sum(len(row.ids) for row in rows) / (time.monotonic() - started),
         }
         if done % settings.checkpoint_steps == 0 or done == steps:
-            row["val_loss"] = validate(model, held_out, rank, world, settings.batch * settings.max_tokens, packed, device)
+            row["val_loss"] = validate(model, held_out, rank, world, places, packed, device)
             # Without validation the last checkpoint is the best: the loss of one batch says little.
             row["score"] = row["val_loss"] if row["val_loss"] is not None else -float(done)
             patience.see(row["val_loss"])
@@ -264,8 +259,8 @@ def train(job: dict[str, Any], settings: TrainConfig) -> None:
         if rank == 0:
             job["board"].add.remote([row])
         if "score" in row:
-            state = {"step": done, "optimizer": optimizer.state_dict(), "packed": packed, "told": told}
-            report(row, model, state | {"best": patience.best, "waited": patience.waited}, rank)
+            kept = {"step": done, "optimizer": optimizer.state_dict(), "packed": packed, "told": told}
+            report(row, model, kept | {"best": patience.best, "waited": patience.waited}, rank)
 
 
 def require_finite(row: dict[str, Any]) -> None:
@@ -276,6 +271,39 @@ def require_finite(row: dict[str, Any]) -> None:
                 f"training has diverged: {name} is {row[name]} at step {row['step']}",
                 "Start afresh, with --fresh or another --run, with a lower --train.learning-rate.",
             )
+
+
+def trainable(model: Any) -> list[Any]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def make_optimizer(model: Any, settings: TrainConfig) -> Any:
+    import torch
+
+    return torch.optim.AdamW(trainable(model), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+
+
+def optimizer_step(
+    model: Any,
+    optimizer: Any,
+    rate: float,
+    rows: Sequence[Packed],
+    rank: int,
+    world: int,
+    places: int,
+    packed: bool,
+    device: Any,
+) -> float:
+    """Learn from one global batch at this rate; its mean loss, in nats a trained token, before that."""
+    import torch
+
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    loss = gradients(model, rows, rank, world, places, packed, device)
+    torch.nn.utils.clip_grad_norm_(trainable(model), 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss
 
 
 def gradients(model: Any, rows: Sequence[Packed], rank: int, world: int, places: int, packed: bool, device: Any) -> float:
@@ -291,7 +319,7 @@ def gradients(model: Any, rows: Sequence[Packed], rank: int, world: int, places:
         total += loss.detach()
     if world > 1:
         # An adapter's gradients are small: one exchange a step, after all micro-batches, and no wrapper around the model.
-        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        parameters = trainable(model)
         for parameter in parameters:
             if parameter.grad is None:  # a worker without a row of its own
                 parameter.grad = torch.zeros_like(parameter)

@@ -146,9 +146,9 @@ def arrange(tokenized: Folder, tokens: Folder, settings: TrainConfig) -> None:
     table = tokenized.read_table(TOKENIZED).sort_by("example_id")
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, TOKENS, compression="zstd") as file:
-        for split, seed in (("train", settings.seed), ("val", settings.seed)):
+        for split in ("train", "val"):
             rows = table.filter(pc.equal(table["split"], split))
-            for batch in global_batches(rows.num_rows, settings.global_batch, seed):
+            for batch in global_batches(rows.num_rows, settings.global_batch, settings.seed):
                 made = list(packed_rows(split, rows.take(pa.array(batch)).to_pylist()))
                 file.write_table(rows_table(made, TOKENS))
     (tokens / "tokens.parquet").write_bytes(sink.getvalue().to_pybytes())

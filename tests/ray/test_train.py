@@ -37,9 +37,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty conversations, four of them for validation; the seventh is longer than a row."""
-    words = ["comrade", "canal", "winter", "harvest", "signal", "reactor", "knight", "bishop", "pioneer", "archive"]
+    words = ["comrade", "canal", "winter", "harvest", "signal", "reactor", "knight", "пионер", "pioneer", "archive"]
     lines = []
-    words[7] = "пионер"
     for number in range(1, 41):
         answer = " ".join(words[(number * step) % 10] for step in range(1, 200 if number == 7 else 4 + 6 * (number % 5)))
         said = [
