@@ -26,7 +26,7 @@ STAGE_HELP = {
     "synthesize": "Turn passages into ChatML examples with vLLM engine actors.",
     "train": "Fine-tune the model on the examples (or --dataset FILE.jsonl) with LoRA under Ray Train.",
     "export": "Merge the adapter, write GGUF, load it in llama.cpp and let it answer.",
-    "evaluate": "Ask base and tuned model the evaluation prompts and write a report.",
+    "evaluate": "Ask base and tuned model, and --others, the evaluation prompts; judge, compare, and write a report.",
     "run": "All stages, from books to a talking model. What is whole is skipped, what was interrupted goes on.",
 }
 TOOL_HELP = {
@@ -38,6 +38,7 @@ TOOL_HELP = {
     "inspect": "Counts, schema and samples of any table of a run; export as JSONL or ShareGPT.",
     "thresholds": "What each threshold would keep of a run's chunks, by matches and by score; chunks by exact number of matches.",
     "status": "What of a run is done, running and left, and whether it is safe to submit again.",
+    "compare": "Two evaluated runs side by side: settings, rates on the same prompts (paired), perplexities, targets.",
     "doctor": "Check this machine: versions, vLLM, torch, Ray, accelerators, memory, disk, model.",
 }
 EPILOG = """\
@@ -55,6 +56,9 @@ examples:
   deepred train --dataset my_chats.jsonl --model Qwen/Qwen2.5-1.5B-Instruct --run mine --train.workers 4
   deepred inspect utopias examples --rows 5
   deepred thresholds utopias --output thresholds/
+  deepred evaluate --run utopias --others Qwen/Qwen2.5-1.5B-Instruct other.gguf
+  deepred evaluate --run elsewhere --others my-model@http://127.0.0.1:1234/v1 --evaluate.prompts 100
+  deepred compare utopias small
   deepred chat --run utopias
   deepred serve --run utopias --port 8080
 
@@ -313,6 +317,10 @@ def tool_command(command: str, words: list[str]) -> int:
     )
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parser.add_argument("--data-root", default="", help="folder or URI of all runs (default: $GUTENBERG_DATA, else ./runs)")
+    if command == "compare":
+        parser.add_argument("run", help="name of a run")
+        parser.add_argument("other", help="name of another")
+        parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
     if command in ("inspect", "thresholds", "status", "explain", "review"):
         parser.add_argument("run", help="name of the run")
     if command == "explain":
@@ -384,6 +392,13 @@ def tool_command(command: str, words: list[str]) -> int:
     from deepred_ray.runs import Run
 
     run = Run(root, options.run)
+    if command == "compare":
+        from deepred_ray import compare
+
+        other = Run(root, options.other)
+        inspection.require(run)
+        inspection.require(other)
+        return compare.show(run, other, as_json=options.json)
     if command == "explain":
         from deepred_ray import explain
 

@@ -206,6 +206,8 @@ class TrainConfig(Section):
 
     dataset: Annotated[str | None, short("--dataset")] = identity(None)
     """A ChatML .jsonl file to train on, without an earlier run."""
+    exemplars: int = identity(0, ge=0)
+    """Train on the theme's own exemplars too, each so many times an epoch: few, but written by hand."""
     workers: Annotated[int, short("--workers")] = operational(1, ge=1)
     """Training workers: one for each accelerator, or processes on CPUs."""
     rank: int = identity(32, ge=1)
@@ -257,10 +259,19 @@ class EvaluateConfig(Section):
 
     prompts: int | None = growth(None, ge=1)
     """Ask a stratified choice of this many prompts. Default: all of them."""
+    others: Annotated[tuple[str, ...], short("--others")] = growth(())
+    """Other models to measure on the same prompts, with the persona's system prompt: a Hugging Face id or folder, a .gguf file, or
+    NAME@URL of a server with an OpenAI-compatible API. Without a trained run they are measured without that prompt too."""
+    gguf: bool = growth(False)
+    """Also ask the run's smallest GGUF file, in llama.cpp."""
+    retests: int = growth(2, ge=0)
+    """Times that the persona's prompts are asked again, in another order and at temperature 0.7; everything else is greedy."""
     max_tokens: int = identity(120, ge=8)
     """Longest answer, in tokens."""
     texts: int = growth(40, ge=0)
-    """Held-out examples over which perplexity is measured."""
+    """Held-out examples, and pieces of general prose, over which perplexity is measured."""
+    judge_model: str | None = identity(None)
+    """Another model that scores every greedy answer from 1 to 5 on the theme's rubric: a Hugging Face id or folder."""
 
 
 class RayConfig(Section):

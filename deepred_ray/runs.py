@@ -42,7 +42,7 @@ OUTPUTS = {
     ),
     "train": ("tokens", "tokens.draft", "checkpoints", "adapter", "rejects/train", "train"),
     "export": ("merged", "gguf", "export"),
-    "evaluate": ("evaluation", "evaluate"),
+    "evaluate": ("answers", "evaluation", "evaluate"),
 }
 HEARTBEAT_S = 5.0
 CLAIM_S = 0.2

@@ -152,17 +152,27 @@ REJECTS = pa.schema(
     ]
 )
 
+# What a system is to be asked, and what it answered.
+ASKED = pa.schema([("system", pa.string()), ("prompt_id", pa.string()), ("draw", pa.int8())])
+ANSWERS = pa.schema([*ASKED, ("answer", pa.string()), ("finish_reason", pa.string()), ("tokens", pa.int32())])
 RESPONSES = pa.schema(
     [
-        ("system", pa.string()),  # base, base+prompt or tuned
+        ("system", pa.string()),  # base, base+prompt, tuned, or another that was named
         ("prompt_id", pa.string()),
+        ("draw", pa.int8()),  # 0 greedy; persona prompts are asked again at a temperature, in another order
         ("category", pa.string()),
         ("kind", pa.string()),  # style, temporal or persona
+        ("lead", pa.list_(pa.string())),  # the user's earlier turns
         ("prompt", pa.string()),
         ("answer", pa.string()),
         ("finish_reason", pa.string()),
+        ("tokens", pa.int32()),  # of the answer
         ("ok", pa.bool_()),
-        ("reason", pa.string()),
+        ("reason", pa.string()),  # ok, or why not
+        ("fault", pa.string()),  # why it is no fluent prose; null if it is
+        ("shown", pa.list_(pa.string())),  # characteristics that it shows beyond neutral texts of its length
+        ("persona", pa.float32()),  # probability by the classifier that it is the persona's text
+        ("score", pa.float32()),  # a judge model's, 1 to 5; null without one
     ]
 )
 

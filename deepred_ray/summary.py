@@ -7,7 +7,7 @@ from rich.markup import escape
 from deepred_ray.console import console, counts_text, table
 from deepred_ray.runs import Manifest, Run
 from deepred_ray.schema import RESPONSES
-from deepred_ray.stages.evaluate import BASE, TUNED
+from deepred_ray.stages.asking import BASE, TUNED
 from deepred_ray.storage import Folder
 
 QUESTIONS = 3

@@ -10,14 +10,17 @@ from typing import Any
 
 from deepred_ray.errors import InputError
 from deepred_ray.text.anachronism import Gate, parse_terms
-from deepred_ray.text.judging import Item, StyleRules, parse_items, parse_style
+from deepred_ray.text.items import KINDS, Item, parse_items
 from deepred_ray.text.personas import Component, Persona, parse_components, parse_personas
 from deepred_ray.text.phrasebook import Phrasebook, parse_axes, parse_openings, parse_questions, parse_requests, parse_voice
 from deepred_ray.text.rubric import Axis, parse_rubric
 from deepred_ray.text.selection import Category, Work, parse_categories, parse_works
+from deepred_ray.text.style import StyleRules, parse_style
 from deepred_ray.text.themes import Scorer, parse_lexicon
 
 SHIPPED = Path(__file__).parent / "data" / "themes"
+EVALUATION = tuple(f"evaluation/{kind}.jsonl" for kind in KINDS)
+REFERENCE = ("evaluation/persona.txt", "evaluation/neutral.txt", "evaluation/prose.txt")
 # The files that decide what a stage's rows are; a change of one makes an existing run stale.
 STAGE_FILES: Mapping[str, tuple[str, ...]] = {
     "acquire": ("theme.toml", "priority_works.tsv", "subjects.txt", "categories.toml"),
@@ -38,9 +41,9 @@ STAGE_FILES: Mapping[str, tuple[str, ...]] = {
         "lexicon.tsv",
         "common.txt",
         "anachronisms.tsv",
-        "evaluation.jsonl",
+        *EVALUATION,
     ),
-    "evaluate": ("evaluation.jsonl", "style.toml", "lexicon.tsv", "relevance.toml", "anachronisms.tsv"),
+    "evaluate": (*EVALUATION, *REFERENCE, "theme.toml", "personas.toml", "style.toml", "voice.jsonl", "anachronisms.tsv"),
 }
 
 
@@ -153,7 +156,14 @@ class Theme:
 
     @cached_property
     def evaluation(self) -> tuple[Item, ...]:
-        return parse_items(self.read("evaluation.jsonl"))
+        """The evaluation prompts, kind by kind. Raises ValueError for a malformed file."""
+        return parse_items("\n".join(self.read(file) for file in EVALUATION))
+
+    def reference(self, name: str) -> tuple[str, ...]:
+        """Texts that style is measured against: `persona`, `neutral` (modern) or `prose` (of before the cutoff); a paragraph
+        each."""
+        paragraphs = self.read(f"evaluation/{name}.txt").split("\n\n")
+        return tuple(" ".join(paragraph.split()) for paragraph in paragraphs if paragraph.strip())
 
     def hashes(self) -> dict[str, str]:
         """Stage -> hash of the theme's files that its rows depend on."""

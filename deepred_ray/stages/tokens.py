@@ -1,6 +1,6 @@
 """tokens: conversations become token ids, with a mask of what is trained, in the order and the rows that training takes them in.
 
-INPUT   examples/, or a ChatML .jsonl file
+INPUT   examples/, or a ChatML .jsonl file; the theme's exemplars
 OUTPUT  tokens/ (one file: a row group a global batch, a row a packed sequence), rejects/train/
 fan-out n:1, as many conversations a row as fit
 """
@@ -26,12 +26,15 @@ from deepred_ray.storage import Folder, rows_table
 from deepred_ray.text import conversations
 from deepred_ray.text.masking import tokenize_chat
 from deepred_ray.text.packing import global_batches, pack
+from deepred_ray.text.phrasebook import Exchange
+from deepred_ray.text.prompts import Turn, as_messages
 from deepred_ray.text.reject import Reject
+from deepred_ray.theme import Theme
 
 EXAMPLES_A_SHARD = 512
 
 
-def run(run: Run, settings: TrainConfig, model: str) -> None:
+def run(run: Run, settings: TrainConfig, model: str, theme: Theme) -> None:
     """Make tokens/ of the run's examples or of the dataset.
 
     Raises:
@@ -41,7 +44,10 @@ def run(run: Run, settings: TrainConfig, model: str) -> None:
     by_hand = [] if settings.dataset else sorted(review.rejected_by_hand(run))
     rejected = [{"id": example, "reason": "rejected_by_hand", "detail": None, "raw": None} for example in by_hand]
     run.table("rejects/train").write_table(rows_table(rejected, REJECTS), "by_hand")
-    tokenized = read_examples(run, settings, by_hand).map_batches(
+    examples = read_examples(run, settings, by_hand)
+    if settings.exemplars:
+        examples = examples.union(ray.data.from_arrow(exemplars(theme, settings.exemplars)))
+    tokenized = examples.map_batches(
         Tokenizer,
         fn_constructor_args=(model, settings.max_tokens),
         batch_size=64,
@@ -97,6 +103,21 @@ def read_chatml(path: Path) -> list[Row]:
     if len(rows) < 2:
         raise InputError(f"dataset {path} has one conversation", "Training wants at least two: one of them for validation.")
     return rows
+
+
+def exemplars(theme: Theme, times: int) -> pa.Table:
+    """The theme's exemplars for training, each `times` times, under its persona's system prompts in turn."""
+    rows = [
+        {"example_id": f"exemplar-{number:06d}-{turn}", "split": "train", "messages": exemplar_chat(theme, shot, number + turn)}
+        for number, shot in enumerate(theme.phrasebook.voice)
+        for turn in range(times)
+    ]
+    return rows_table(rows, pa.schema([EXAMPLES.field(name) for name in ("example_id", "split", "messages")]))
+
+
+def exemplar_chat(theme: Theme, shot: Exchange, turn: int) -> list[dict[str, str]]:
+    system = theme.personas[shot.persona].system
+    return as_messages(system[turn % len(system)], [Turn(shot.question, shot.answer)])
 
 
 def load_tokenizer(model: str) -> Any:

@@ -47,7 +47,7 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
     require_workers(settings.workers)
     require_bits(settings.base_bits)
     if not run.table("tokens").files(".parquet"):
-        tokens.run(run, settings, model)
+        tokens.run(run, settings, model, theme)
     rows = run.table("tokens").read_table(TOKENS, ["split", "lengths", "trained"])
     examples = {
         split: int(pc.sum(pc.list_value_length(rows.filter(pc.equal(rows["split"], split))["lengths"])).as_py() or 0)

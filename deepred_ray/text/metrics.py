@@ -10,13 +10,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypedDict
 
-from deepred_ray.text.judging import repetition_rate, words
+from deepred_ray.text.prose import repetition_rate, words
 
-# The plan names the first two. Of the persona it says only "consistent": we ask of it what is asked of style.
-TARGETS: Mapping[str, float] = {"style": 0.80, "temporal": 0.95, "persona": 0.80}
+# The plan names the first two. Of the persona it says only "consistent": we ask of it what is asked of style. Fluency: nine of
+# ten answers are prose.
+TARGETS: Mapping[str, float] = {"style": 0.80, "temporal": 0.95, "persona": 0.80, "fluency": 0.90}
+MOST_PERPLEXITY: Mapping[str, float] = {"perplexity": 1.0, "prose perplexity": 1.05}
+"""Largest ratio of the tuned model's to the base's, on held-out examples and on general prose."""
+MOST_REPEATED = 0.2
+"""Share of an answer's word 4-grams that occurred in it before, from which it counts as repetitive."""
 # Below 30 an interval at 80 % is about 30 points wide: too coarse to speak of a rate at all.
 MIN_ANSWERS = 30
 Z_95 = 1.96
+BEFORE = "before"
+"""The category of temporal prompts about what was known in time."""
+LEAKS = ("leak", "anachronism")
 
 Status = Literal["met", "not met", "not tested"]
 
@@ -26,13 +34,19 @@ class Row(TypedDict):
 
     system: str
     prompt_id: str
+    draw: int  # 0 greedy; later ones are drawn at a temperature, to see what a verdict is worth
     category: str
     kind: str
+    lead: list[str]
     prompt: str
     answer: str
     finish_reason: str
     ok: bool
     reason: str
+    fault: str | None  # why it is no fluent prose
+    shown: list[str]  # characteristics of style
+    persona: float  # the classifier's probability
+    score: float | None  # the judge model's, 1 to 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +67,23 @@ class Verdict:
     target: str
     status: Status
     note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """Two systems' verdicts on the same `n` prompts: how many both pass, only the first, only the second, neither; the second's
+    rate minus the first's with its 95 % interval, and the exact probability `p` of so uneven a split of the prompts on which they
+    differ if neither were better."""
+
+    n: int
+    both: int
+    only_first: int
+    only_second: int
+    neither: int
+    difference: float
+    low: float
+    high: float
+    p: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +131,40 @@ def rate(flags: Iterable[bool]) -> Rate:
     outcomes = list(flags)
     low, high = wilson(sum(outcomes), len(outcomes))
     return Rate(len(outcomes), sum(outcomes), sum(outcomes) / len(outcomes), low, high)
+
+
+def paired(first: Sequence[bool], second: Sequence[bool]) -> Paired:
+    """Compare two systems prompt by prompt.
+
+    Interval: Newcombe 1998, "Improved confidence intervals for the difference between binomial proportions based on paired data",
+    method 10. Test: McNemar 1947, exact and two-sided. Raises ValueError if the lengths differ or there is no prompt.
+    """
+    if not first or len(first) != len(second):
+        raise ValueError(f"verdicts on {len(first)} and {len(second)} prompts cannot be paired")
+    n, tally = len(first), Counter(zip(first, second, strict=True))
+    a, b, c, d = (tally[pair] for pair in ((True, True), (True, False), (False, True), (False, False)))
+    one, two = rate(first), rate(second)
+    margins = (a + b) * (c + d) * (a + c) * (b + d)
+    covariance = a * d - b * c
+    # Continuity-corrected where the systems tend to agree.
+    corrected = max(covariance - n / 2, 0.0) if covariance > 0 else float(covariance)
+    phi = corrected / math.sqrt(margins) if margins else 0.0
+
+    def reach(up: float, down: float) -> float:
+        return math.sqrt(max(0.0, up**2 - 2 * phi * up * down + down**2))
+
+    difference = two.rate - one.rate
+    return Paired(
+        n,
+        a,
+        b,
+        c,
+        d,
+        difference,
+        difference - reach(two.rate - two.low, one.high - one.rate),
+        difference + reach(two.high - two.rate, one.rate - one.low),
+        min(1.0, 2 * sum(math.comb(b + c, k) for k in range(min(b, c) + 1)) / 2 ** (b + c)),
+    )
 
 
 def least_answers(target: float) -> int:
@@ -163,27 +228,62 @@ def perplexity_verdict(name: str, measured: PerplexityComparison | None, most: f
     return Verdict(name, status, f"{seen}, {interval}; its upper end must be below {most:g}")
 
 
-def summarise(rows: Sequence[Row]) -> dict[str, Any]:
-    """Figures of ONE system's judged answers.
+def rates(groups: Mapping[str, Sequence[bool]]) -> dict[str, dict[str, Any]]:
+    return {name: asdict(rate(groups[name])) for name in sorted(groups)}
 
-    Returns `kinds` and `categories` ("kind/category"), name -> Rate as a dict; `reasons`, failures by reason;
-    `truncated`, Rate of answers cut off at the length limit; `repetition`, mean repetition_rate; `distinct_2`, that
-    of distinct_n or None if no answer has two words.
-    Raises ValueError if there are no rows, or they are of several systems.
+
+def summarise(rows: Sequence[Row]) -> dict[str, Any]:
+    """Figures of ONE system's judged answers; rates are those of `Rate`, as dicts, of greedy answers where nothing else is said.
+
+    `kinds`: of the kinds and of fluency over all answers. `categories`: by "kind/category". `parts`: what the kinds are made of:
+    "style: by the classifier", "temporal: no leak" (of what came after the cutoff), "temporal: known" (before it), "persona: no
+    contradiction", "persona: in every draw" and "persona: same verdict in every draw" (over all draws, where there are several).
+    `characteristics`: share of style answers that show each. `reasons`: failures by reason. `truncated`, `repetitive`: of all
+    answers. `repetition`: mean repetition_rate. `distinct_2`: distinct_n, or None if no answer has two words. `score`: the judge
+    model's mean, or None.
+    Raises ValueError if there are no greedy answers, or they are of several systems.
     """
     if len({row["system"] for row in rows}) != 1:
         raise ValueError("figures are made of the answers of exactly one system")
+    greedy = [row for row in rows if row["draw"] == 0]
     kinds: dict[str, list[bool]] = defaultdict(list)
     categories: dict[str, list[bool]] = defaultdict(list)
-    for row in rows:
+    for row in greedy:
         kinds[row["kind"]].append(row["ok"])
         categories[f"{row['kind']}/{row['category']}"].append(row["ok"])
-    answers = [row["answer"] for row in rows]
+    kinds["fluency"] = [row["fault"] is None for row in greedy]
+    answers = [row["answer"] for row in greedy]
+    style = [row for row in greedy if row["kind"] == "style"]
+    shown = Counter(name for row in style for name in row["shown"])
+    scores = [row["score"] for row in greedy if row["score"] is not None]
     return {
-        "kinds": {name: asdict(rate(kinds[name])) for name in sorted(kinds)},
-        "categories": {name: asdict(rate(categories[name])) for name in sorted(categories)},
-        "reasons": dict(Counter(row["reason"] for row in rows if not row["ok"]).most_common()),
-        "truncated": asdict(rate(row["finish_reason"] == "length" for row in rows)),
+        "kinds": rates(kinds),
+        "categories": rates(categories),
+        "parts": rates(parts(rows, greedy)),
+        "characteristics": {name: asdict(rate(name in row["shown"] for row in style)) for name in sorted(shown)},
+        "reasons": dict(Counter(row["reason"] for row in greedy if not row["ok"]).most_common()),
+        "truncated": asdict(rate(row["finish_reason"] == "length" for row in greedy)),
+        "repetitive": asdict(rate(repetition_rate(answer) > MOST_REPEATED for answer in answers)),
         "repetition": sum(map(repetition_rate, answers)) / len(answers),
         "distinct_2": distinct_n(answers) if any(len(words(answer)) > 1 for answer in answers) else None,
+        "score": sum(scores) / len(scores) if scores else None,
     }
+
+
+def parts(rows: Sequence[Row], greedy: Sequence[Row]) -> dict[str, list[bool]]:
+    """What `summarise` calls parts; those that nothing was asked for are left out."""
+    draws: dict[str, list[bool]] = defaultdict(list)
+    for row in rows:
+        if row["kind"] == "persona":
+            draws[row["prompt_id"]].append(row["ok"])
+    several = [verdicts for verdicts in draws.values() if len(verdicts) > 1]
+    later = [row for row in greedy if row["kind"] == "temporal" and row["category"] != BEFORE]
+    found = {
+        "style: by the classifier": [row["persona"] >= 0.5 for row in greedy if row["kind"] == "style"],
+        "temporal: no leak": [row["reason"] not in LEAKS for row in later],
+        "temporal: known": [row["ok"] for row in greedy if row["kind"] == "temporal" and row["category"] == BEFORE],
+        "persona: no contradiction": [row["reason"] != "contradiction" for row in greedy if row["kind"] == "persona"],
+        "persona: in every draw": [all(verdicts) for verdicts in several],
+        "persona: same verdict in every draw": [len(set(verdicts)) == 1 for verdicts in several],
+    }
+    return {name: flags for name, flags in found.items() if flags}

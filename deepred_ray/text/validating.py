@@ -73,19 +73,28 @@ class Overlap:
     """Finds texts that hold a run of `OVERLAP_WORDS` of one of `texts`, or the whole of a shorter one."""
 
     def __init__(self, texts: Iterable[str]) -> None:
-        self._runs: dict[int, set[tuple[str, ...]]] = {}
-        for text in texts:
+        self._runs: dict[int, dict[tuple[str, ...], set[int]]] = {}
+        for number, text in enumerate(texts):
             words = normalise(text).split()
             length = min(OVERLAP_WORDS, len(words))
-            self._runs.setdefault(length, set()).update(runs(words, length))
+            known = self._runs.setdefault(length, {})
+            for run in runs(words, length):
+                known.setdefault(run, set()).add(number)
 
     def find(self, text: str) -> str | None:
         """The first run that is shared, or None. As many look-ups as the text has words, for each length of run."""
         words = normalise(text).split()
         for length, known in self._runs.items():
-            if length and (found := known.intersection(runs(words, length))):
+            if length and (found := known.keys() & set(runs(words, length))):
                 return " ".join(min(found))
         return None
+
+    def among(self, text: str) -> set[int]:
+        """The numbers of the texts of which it holds a run."""
+        words = normalise(text).split()
+        return {
+            number for length, known in self._runs.items() if length for run in runs(words, length) for number in known.get(run, ())
+        }
 
 
 def fault(turns: Sequence[Turn], passage: str | None, shots: Sequence[str], checks: Checks) -> Reject | None:

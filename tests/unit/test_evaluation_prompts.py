@@ -12,7 +12,9 @@ from deepred_ray.text.anachronism import Gate, parse_terms
 
 FOLDER = files("deepred_ray").joinpath("data/themes/deepred")
 PROMPTS: list[dict[str, Any]] = [
-    json.loads(line) for line in FOLDER.joinpath("evaluation.jsonl").read_text(encoding="utf-8").splitlines()
+    json.loads(line)
+    for kind in ("style", "temporal", "persona")
+    for line in FOLDER.joinpath(f"evaluation/{kind}.jsonl").read_text(encoding="utf-8").splitlines()
 ]
 GATE = Gate(parse_terms(FOLDER.joinpath("anachronisms.tsv").read_text(encoding="utf-8")), cutoff_year=1969)
 
@@ -26,6 +28,7 @@ CATEGORIES = {
         "everyday",
         "disagreement",
         "adversarial",
+        "several_turns",
     },
     "temporal": {"after_direct", "after_false_premise", "after_bait", "after_jailbreak", "before"},
     "persona": {"identity", "creator", "place", "era", "manner"},
@@ -60,7 +63,8 @@ def by_kind(kind: str) -> list[dict[str, Any]]:
 
 def test_each_row_has_the_schema() -> None:
     for prompt in PROMPTS:
-        assert list(prompt) == ["id", "category", "kind", "prompt", "accept", "leak"]
+        assert [key for key in prompt if key != "lead"] == ["id", "category", "kind", "prompt", "accept", "leak"]
+        assert prompt.get("lead") != []
         assert prompt["category"] in CATEGORIES[prompt["kind"]]
         stem = f"{prompt['kind']}-{prompt['category'].replace('_', '-')}"
         assert re.fullmatch(rf"{stem}-\d{{3}}", prompt["id"])
@@ -68,19 +72,20 @@ def test_each_row_has_the_schema() -> None:
 
 
 def test_counts() -> None:
-    assert len(PROMPTS) >= 160
+    assert len(PROMPTS) >= 900
     kinds = Counter(prompt["kind"] for prompt in PROMPTS)
-    assert kinds["style"] >= 80
-    assert kinds["temporal"] >= 60
-    assert kinds["persona"] >= 20
+    assert kinds["style"] >= 240
+    assert kinds["temporal"] >= 500
+    assert kinds["persona"] >= 130
+    assert sum("lead" in prompt for prompt in PROMPTS) >= 70
     categories = Counter(prompt["category"] for prompt in PROMPTS)
     assert set(categories) == set().union(*CATEGORIES.values())
-    assert min(categories.values()) >= 6
+    assert min(categories[name] for name in categories if name != "plan") >= 25
 
 
 def test_all_are_distinct() -> None:
     assert len({prompt["id"] for prompt in PROMPTS}) == len(PROMPTS)
-    texts = {" ".join(re.findall(r"\w+", prompt["prompt"].lower())) for prompt in PROMPTS}
+    texts = {" ".join(re.findall(r"\w+", " ".join([*prompt.get("lead", []), prompt["prompt"]]).lower())) for prompt in PROMPTS}
     assert len(texts) == len(PROMPTS)
 
 
@@ -92,7 +97,7 @@ def test_the_plan_is_asked_word_for_word() -> None:
 def test_keys_compile_and_an_echo_meets_none(prompt: dict[str, Any]) -> None:
     for pattern in prompt["accept"] + prompt["leak"]:
         re.compile(pattern)
-        assert not matches([pattern], prompt["prompt"]), pattern
+        assert not any(matches([pattern], turn) for turn in [*prompt.get("lead", []), prompt["prompt"]]), pattern
         assert not matches([pattern], ""), pattern
 
 
@@ -125,4 +130,4 @@ def test_a_refusal_leaks_nothing_and_answers_nothing() -> None:
 def test_only_questions_about_later_years_speak_of_them() -> None:
     for prompt in PROMPTS:
         if not prompt["category"].startswith("after_"):
-            assert GATE.check(prompt["prompt"]) is None, prompt["id"]
+            assert all(GATE.check(turn) is None for turn in [*prompt.get("lead", []), prompt["prompt"]]), prompt["id"]

@@ -265,6 +265,8 @@ def test_any_planted_run_is_found(prompt: list[int], other: list[int], around: l
     assert overlap.find(" ".join([*noise[:cut], *planted, *noise[cut:]])) == " ".join(planted)
     assert overlap.find(" ".join([*noise[:cut], *planted[1:], *noise[cut:]])) is None
     assert overlap.find(" ".join(noise)) is None
+    assert 0 in overlap.among(" ".join([*noise[:cut], *planted, *noise[cut:]]))
+    assert overlap.among(" ".join(noise)) == set()
 
 
 @given(st.lists(st.integers(0, 99), min_size=1, max_size=OVERLAP_WORDS - 1))
