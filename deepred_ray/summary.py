@@ -52,8 +52,9 @@ def side_by_side(run: Run) -> list[list[str]]:
     """Question, the base model's answer and the tuned model's: the plan's own questions first, where they were asked."""
     file = Folder(run.folder.filesystem, f"{run.folder.path}/evaluation")
     answers: dict[str, dict[str, str]] = {}
-    rows = file.read_table(RESPONSES, ["system", "category", "prompt", "answer"]).to_pylist()
-    for row in sorted(rows, key=lambda row: row["category"] != "plan"):
+    rows = file.read_table(RESPONSES, ["system", "draw", "category", "lead", "prompt", "answer"]).to_pylist()
+    first = [row for row in rows if row["draw"] == 0 and not row["lead"]]
+    for row in sorted(first, key=lambda row: row["category"] != "plan"):
         answers.setdefault(row["prompt"], {})[row["system"]] = row["answer"]
     both = [[prompt, found[BASE], found[TUNED]] for prompt, found in answers.items() if {BASE, TUNED} <= found.keys()]
     return both[:QUESTIONS]

@@ -7,6 +7,7 @@ fan-out 1:1
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,8 +120,9 @@ def plan(systems: Sequence[System], items: Sequence[Item], retests: int, seed: i
 
 def ask(
     run: Run, config: Config, systems: Sequence[System], items: Sequence[Item], persona: str, rows: Sequence[Row]
-) -> dict[tuple[str, str, int], Row]:
-    """Answers (rows of ANSWERS) by system, prompt and draw; those that an earlier call has written are not asked again.
+) -> tuple[dict[tuple[str, str, int], Row], dict[str, float]]:
+    """Answers (rows of ANSWERS) by system, prompt and draw, those among them that an earlier call has written; and for each model
+    that was asked now, output tokens a second from its first request to its last reply.
 
     Raises:
         ModelError: a model cannot be served.
@@ -128,6 +130,7 @@ def ask(
     answers, todo = run.table("answers"), run.table("answers.todo")
     known = read_answers(answers)
     by_name = {system.name: system for system in systems}
+    speeds: dict[str, float] = {}
     with Meter("evaluate", len(rows), "answers") as meter:
         for source in dict.fromkeys(system.source for system in systems):
             left = [row for row in rows if by_name[row["system"]].source == source and key_of(row) not in known]
@@ -146,13 +149,15 @@ def ask(
                 config.evaluate.max_tokens,
             )
             asked = on_engines(blocks(todo), AskPrompts, arguments, config.synthesize, remote=source.kind != "hf")
-            done = len(known)
+            done: list[Row] = []
             for batch in asked.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                done += sum(batch["count"].to_pylist())
-                meter.update(done)
+                done += batch.to_pylist()
+                meter.update(len(known) + sum(block["count"] for block in done))
+            seconds = max(block["ended"] for block in done) - min(block["started"] for block in done)
+            speeds[source.model] = sum(block["tokens"] for block in done) / seconds
             todo.delete()
             known = read_answers(answers)
-    return known
+    return known, speeds
 
 
 def key_of(row: Row) -> tuple[str, str, int]:
@@ -208,7 +213,8 @@ class LlamaEngine(EndpointEngine):
 
 
 class AskPrompts:
-    """INPUT a block of ASKED; writes answers/; OUTPUT how many. Holds one engine, which serves base and adapter alike."""
+    """INPUT a block of ASKED; writes answers/; OUTPUT how many, their tokens, and when. Holds one engine, which serves base and
+    adapter alike."""
 
     def __init__(
         self,
@@ -225,10 +231,13 @@ class AskPrompts:
         self.engine = make_engine()
 
     async def __call__(self, batch: Mapping[str, Sequence[Any]]) -> AsyncIterator[pa.Table]:
+        started = time.time()
         rows = await asyncio.gather(*(self.answer(row) for row in read_block(self.todo, batch, ASKED)))
+        ended = time.time()
         name = shard_name("/".join(map(str, key_of(row))) for row in rows)
         await asyncio.to_thread(lambda: self.answers.write_table(rows_table(rows, ANSWERS), name))
-        yield pa.table({"count": [len(rows)]})
+        tokens = sum(row["tokens"] for row in rows)
+        yield pa.table({"count": [len(rows)], "tokens": [tokens], "started": [started], "ended": [ended]})
 
     async def answer(self, row: Row) -> Row:
         system = self.systems[row["system"]]

@@ -58,7 +58,10 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
     if seen:
         say(f"  {len(seen)} prompts stand in the training data and are left out: {', '.join(sorted(seen))}")
     items = [item for item in chosen if item.id not in seen]
-    answers = asking.ask(run, config, systems, items, theme.system, asking.plan(systems, items, settings.retests, SEED))
+    asked = asking.plan(systems, items, settings.retests, SEED)
+    answers, speeds = asking.ask(run, config, systems, items, theme.system, asked)
+    for model, speed in speeds.items():
+        say(f"  {Path(model).name}: {speed:.0f} output tokens/s")
     classifier = StyleClassifier(style_sources(run, theme), theme.style)
     responses = judged(list(answers.values()), items, [system.name for system in systems], theme, classifier)
     if settings.judge_model:
@@ -95,6 +98,7 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
         outputs={
             "verdicts": {verdict["target"]: verdict["status"] for verdict in report["verdicts"]},
             "answers": len(responses),
+            "tokens_per_s": speeds,
             "perplexity": asdict(measured.held_out) if measured and measured.held_out else None,
         },
     )

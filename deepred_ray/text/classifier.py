@@ -49,7 +49,8 @@ def tokens(text: str) -> list[str]:
 
 
 def balanced(names: Sequence[str]) -> list[float]:
-    """Weights, 1 on average, by which the persona's texts weigh as much as all others, and each source as much as any of its side."""
+    """Weights, 1 on average, by which the persona's texts weigh as much as all others, and each source as much as any of its
+    side."""
     sizes = Counter(names)
     sides = Counter(name.startswith(PERSONA) for name in sizes)
     return [len(names) / len(sides) / sides[name.startswith(PERSONA)] / sizes[name] for name in names]

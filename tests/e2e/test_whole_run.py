@@ -47,8 +47,10 @@ checkpoint_steps = 4
 [export]
 quantizations = ["f16", "q8_0"]
 [evaluate]
-prompts = 6
+prompts = 19
 max_tokens = 24
+retests = 1
+gguf = true
 """
 
 
@@ -186,15 +188,43 @@ def test_a_k_quant_of_an_adapter_is_made_or_what_it_wants_is_named(run: Path, ro
     assert made["top1_agreement"] > 0.6
 
 
-def test_evaluation_compares_three_systems(run: Path) -> None:
+def test_evaluation_compares_base_tuned_and_gguf(run: Path) -> None:
     rows = pq.read_table(run / "evaluation" / "responses.parquet").to_pylist()
-    assert len(rows) == 18
-    assert {row["system"] for row in rows} == {"base", "base+prompt", "tuned"}
-    answers = {system: [row["answer"] for row in rows if row["system"] == system] for system in ("base+prompt", "tuned")}
-    assert answers["tuned"] != answers["base+prompt"], "the adapter was not in use"
     report = json.loads((run / "evaluation" / "report.json").read_text())
-    assert {verdict["target"]: verdict["status"] for verdict in report["verdicts"]}["style"] == "not tested"
-    assert report["perplexity"]["tuned"] < report["perplexity"]["base"]
+    systems = ["base", "base+prompt", "tuned GGUF", "tuned"]
+    assert list(report["models"]) == systems
+    asked = {row["prompt_id"] for row in rows}
+    left_out = len(report["contaminated"])
+    assert manifest(run, "evaluate")["rows_in"] == 19 == len(asked) + left_out
+    persona = {row["prompt_id"] for row in rows if row["kind"] == "persona"}
+    # Each prompt once by each system, and the persona's once more.
+    assert len(rows) == len({(row["system"], row["prompt_id"], row["draw"]) for row in rows}) == 4 * (len(asked) + len(persona))
+    assert {row["prompt_id"] for row in rows if row["draw"] == 1} == persona
+    greedy = {system: {r["prompt_id"]: r["answer"] for r in rows if r["system"] == system and r["draw"] == 0} for system in systems}
+    assert greedy["tuned"] != greedy["base+prompt"], "the adapter was not in use"
+    # The same weights in 16 bits: greedy answers begin alike.
+    alike = [greedy["tuned GGUF"][name].split()[:3] == greedy["tuned"][name].split()[:3] for name in asked]
+    assert sum(alike) >= 0.6 * len(alike)
+    assert all(row["tokens"] <= 24 for row in rows)
+    assert {row["finish_reason"] for row in rows} <= {"stop", "length"}
+
+
+def test_the_report_has_every_figure(run: Path) -> None:
+    report = json.loads((run / "evaluation" / "report.json").read_text())
+    verdicts = {verdict["target"]: verdict["status"] for verdict in report["verdicts"]}
+    assert list(verdicts) == ["style", "temporal", "persona", "fluency", "perplexity", "prose perplexity"]
+    assert verdicts["style"] == "not tested"
+    held_out, prose = report["perplexities"]["perplexity"], report["perplexities"]["prose perplexity"]
+    assert held_out["tuned"] < held_out["base"]
+    assert prose["texts"] == 40
+    assert 0.8 < prose["tuned"] / prose["base"] < 1.3
+    assert report["classifier"]["overall"]["low"] > 0.8
+    assert "neutral, the run's books" in report["classifier"]["texts"]
+    assert {(each["first"], each["second"]) for each in report["comparisons"]} == {
+        (system, "tuned") for system in ("base", "base+prompt", "tuned GGUF")
+    }
+    assert [stage["stage"] for stage in report["lineage"]] == ["acquire", "corpus", "synthesize", "train", "export"]
+    assert report["loss"]
     assert "</html>" in (run / "evaluation" / "report.html").read_text()
 
 
@@ -265,6 +295,17 @@ def test_llama_cpp_serves_the_tuned_model_to_an_openai_client(run: Path, root: P
     with served(root, "llama.cpp") as client:
         assert [model.id for model in client.models.list()] == ["small"]
         assert len(asked(client, "small").split()) > 3
+        # Evaluation measures it too, as it measures any server.
+        named = f"small@{client.base_url}".rstrip("/")
+        words = ("--others", named, "--evaluate.prompts", "4", "--evaluate.max-tokens", "8", "--evaluate.retests", "0")
+        done = deepred("evaluate", "--run", "elsewhere", *words, root=root)
+        assert done.returncode == 0, done.stderr
+        rows = pq.read_table(root / "elsewhere" / "evaluation" / "responses.parquet").to_pylist()
+        assert sorted(row["system"] for row in rows) == ["small"] * 4 + ["small bare"] * 4
+        assert all(row["answer"] and row["tokens"] <= 8 for row in rows)
+        compared = deepred("compare", "small", "elsewhere", root=root)
+        assert compared.returncode == 0, compared.stderr
+        assert "only common ones are paired" in compared.stdout
 
 
 def test_vllm_serves_base_and_adapter_to_an_openai_client(run: Path, root: Path) -> None:
