@@ -146,8 +146,9 @@ def training_texts(run: Run, config: Config, theme: Theme) -> list[Row]:
 
 
 def contaminated(items: Sequence[Item], trained_on: Sequence[Row]) -> set[str]:
-    """Ids of prompts of which a run of twelve words, or the whole of a shorter one, stands in the training data."""
-    overlap = Overlap(item.prompt for item in items)
+    """Ids of prompts (all their turns) of which a run of twelve words, or the whole of a shorter one, stands in the training
+    data."""
+    overlap = Overlap(" ".join(item.turns) for item in items)
     said = [message["content"] for row in trained_on for message in row["messages"] if message["role"] != "system"]
     return {items[number].id for text in said for number in overlap.among(text)}
 

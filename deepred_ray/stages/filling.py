@@ -70,7 +70,7 @@ class Recipe:
 
     def checks(self) -> validating.Checks:
         theme = self.theme
-        overlap = validating.Overlap(item.prompt for item in theme.evaluation)
+        overlap = validating.Overlap(" ".join(item.turns) for item in theme.evaluation)
         return validating.Checks(self.settings.answer_chars, theme.era.check, theme.keywords_in, theme.common, overlap)
 
     def sampling(self, prompt: Prompt) -> Sampling:
