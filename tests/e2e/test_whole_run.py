@@ -155,9 +155,11 @@ def test_gguf_says_what_the_merged_model_says(run: Path) -> None:
     outputs = manifest(run, "export")["outputs"]
     assert outputs["merge"]["largest_logit_difference"] < 0.5
     f16, q8 = outputs["gguf"]["f16"], outputs["gguf"]["q8_0"]
-    # Greedy answers are the same, unless two tokens were all but equally likely.
+    # Token by token the same, unless two were all but equally likely; left to itself, llama.cpp may fall on the other side of such
+    # a pair, since it computes a prompt in other batches than an answer.
     assert f16["answers"] == 4
-    assert f16["greedy_equal"] == 4 or 0 < f16["largest_margin"] < 0.05
+    assert f16["largest_margin"] < 0.05
+    assert f16["greedy_equal"] >= 2
     assert f16["top1_agreement"] > 0.97
     assert f16["perplexity"] == pytest.approx(f16["perplexity_merged"], rel=0.005)
     assert q8["perplexity"] == pytest.approx(q8["perplexity_merged"], rel=0.03)
