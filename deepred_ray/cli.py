@@ -263,16 +263,21 @@ def stage_command(command: str, words: list[str]) -> int:
     pipeline.require_room(run)
     log = run.scratch / "logs" / f"{datetime.now():%Y%m%d-%H%M%S}-{command}.log"
     say(f"run {run.name} in {run.folder.path}; details in {log}")
-    from deepred_ray import cluster, summary
+    from deepred_ray import cluster, logs, summary
 
     try:
-        with chatter_to(log):
-            cluster.connect(config.ray)
+        with chatter_to(log), logs.events_to(log, run.name):
             try:
+                cluster.connect(config.ray)
+                logs.note("run started", command=command, stages=stages, version=__version__, data_root=config.root)
                 if asked.preview or asked.benchmark:
                     try_out(run, asked)
                     return 0
                 manifests = pipeline.run_stages(config, stages, fresh=fresh)
+                logs.note("run finished")
+            except BaseException as error:
+                logs.failure("run failed", find_known(error) or error)
+                raise
             finally:
                 cluster.disconnect()
             if command == "run":

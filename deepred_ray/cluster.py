@@ -7,6 +7,7 @@ from collections.abc import MutableMapping
 import ray
 from ray.data import DataContext
 
+from deepred_ray import logs
 from deepred_ray.config import RayConfig
 from deepred_ray.errors import DeepredError
 
@@ -31,15 +32,16 @@ def connect(config: RayConfig) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     one_selection(os.environ)
     address = config.address or os.environ.get("RAY_ADDRESS")
+    runtime_env = {"env_vars": WORKER_ENV | logs.worker_env()}
     try:
         if address:
-            ray.init(address=address, runtime_env={"env_vars": WORKER_ENV}, logging_level=logging.WARNING)
+            ray.init(address=address, runtime_env=runtime_env, logging_level=logging.WARNING)
         else:
             ray.init(
                 num_cpus=config.cpus,
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,
-                runtime_env={"env_vars": WORKER_ENV},
+                runtime_env=runtime_env,
                 logging_level=logging.WARNING,
             )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:

@@ -1,6 +1,7 @@
 """What the user sees: progress on a terminal, readable lines without one. Everything else goes to the run's log file."""
 
 import contextlib
+import logging
 import os
 import sys
 import threading
@@ -13,6 +14,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
+
+from deepred_ray import logs, metrics
 
 LINE_EVERY_S = 10.0
 HEARTBEAT_S = 30.0
@@ -50,7 +54,8 @@ def chatter_to(log: Path) -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """One line for the user, with the time where there is no terminal."""
+    """One line for the user, with the time where there is no terminal; also an event of the run's log."""
+    logs.note("said", logging.WARNING if "[yellow]" in text else logging.INFO, message=Text.from_markup(text).plain.strip())
     if console.is_terminal:
         console.print(text, soft_wrap=True)
     else:
@@ -99,6 +104,9 @@ class Meter:
     def update(self, done: int, note: str = "", total: int | None = None) -> None:
         self._done, self._note = done, note
         self.total = total or self.total
+        metrics.show("deepred_done", done, step=self.name, unit=self.unit)
+        if self.total:
+            metrics.show("deepred_wanted", self.total, step=self.name, unit=self.unit)
         if self._bar:
             self._bar.update(self._task, completed=done, total=self.total, note=note)
         elif time.monotonic() - self._spoke >= LINE_EVERY_S:

@@ -1,6 +1,7 @@
 """Polite downloads from one host: a pause between requests, robots.txt, Retry-After, and nothing taken for a file that is none."""
 
 import ipaddress
+import logging
 import random
 import re
 import time
@@ -15,7 +16,7 @@ from urllib.robotparser import RobotFileParser
 import requests
 import urllib3.exceptions
 
-from deepred_ray import __version__
+from deepred_ray import __version__, logs
 from deepred_ray.errors import BadBodyError, BusyError, MirrorError
 from deepred_ray.rawcache import Kept, RawCache
 from deepred_ray.text import decoding
@@ -137,7 +138,9 @@ class Downloader:
                     self._obey(wait)  # also after the last try: the next file is of the same host
                     continue
             if attempt < self._retries:
-                time.sleep(backoff(attempt))
+                wait = backoff(attempt)
+                logs.note("retry", logging.WARNING, path=urlsplit(url).path, reason=problem.detail, wait_s=round(wait, 1))
+                time.sleep(wait)
         message = f"mirror {self.base} gave no {urlsplit(url).path}: {problem.detail}"
         cure = "Check --mirror, or wait and repeat the command: what has arrived is kept."
         if problem.reason == "download_failed":
@@ -151,6 +154,7 @@ class Downloader:
                 f"{self.base} asks us to stay away for {wait:.0f} s, until {until:%Y-%m-%d %H:%M:%S %Z}",
                 "Repeat the command then, or use another mirror: what has arrived is kept.",
             )
+        logs.note("mirror asks for a pause", logging.WARNING, wait_s=wait)
         time.sleep(wait)
 
     def _keep(self, url: str, answer: Answer) -> None:

@@ -1,14 +1,16 @@
 """Stages in the order that data flows, each skipped, extended, resumed or refused by what its run folder says."""
 
+import contextlib
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-from deepred_ray import models, review
+from deepred_ray import logs, metrics, models, review
 from deepred_ray.config import Config
 from deepred_ray.console import counts_text, say
 from deepred_ray.doctor import free_memory
@@ -46,6 +48,9 @@ def run_stages(config: Config, stages: Sequence[str], *, fresh: bool) -> list[Ma
             identity, growth = settings_of(config, stage, hashes)
             decide(stage, run.begun(stage), run.manifest(stage), identity, growth, {})
         (run.folder / "config.json").write_json(config.model_dump(mode="json"))
+        logs.enter(None, run.name)
+        for stage in stages:
+            metrics.show("deepred_stage_state", metrics.WAITING, stage)
         manifests = [run_stage(run, config, theme, stage) for stage in stages]
         if set(stages) & {"export", "evaluate"}:
             modelcard.run(run, config, theme)
@@ -55,12 +60,15 @@ def run_stages(config: Config, stages: Sequence[str], *, fresh: bool) -> list[Ma
 
 
 def run_stage(run: Run, config: Config, theme: Theme, stage: str) -> Manifest:
+    logs.enter(stage, run.name)
     identity, growth = settings_of(config, stage, theme.hashes())
     inputs = inputs_of(run, config, stage)
     begun, manifest = run.begun(stage), run.manifest(stage)
     state = decide(stage, begun, manifest, identity, growth, inputs)
     if state == "skip" and manifest:
         say(f"[bold]{stage}[/bold]: whole and fresh, skipped ({manifest.kept} of {manifest.rows_in} {manifest.unit} kept)")
+        logs.note("stage skipped", **ledger(manifest))
+        metrics.show_whole(manifest)
         return manifest
     words = "extending" if state == "extend" else "going on" if begun else "starting"
     say(f"[bold]{stage}[/bold]: {words}")
@@ -69,20 +77,41 @@ def run_stage(run: Run, config: Config, theme: Theme, stage: str) -> Manifest:
             run.discard(output)
     run.begin(stage, identity, growth, inputs)
     started = time.monotonic()
-    made = import_module(f"deepred_ray.stages.{stage}").run(run, config, theme)
-    manifest = replace(
-        made,
-        seconds=round(time.monotonic() - started, 1),
-        identity=identity,
-        growth=growth,
-        inputs=inputs,
-        versions=versions(),
-        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    run.finish(manifest)
+    with observed(words):
+        made = import_module(f"deepred_ray.stages.{stage}").run(run, config, theme)
+        manifest = replace(
+            made,
+            seconds=round(time.monotonic() - started, 1),
+            identity=identity,
+            growth=growth,
+            inputs=inputs,
+            versions=versions(),
+            finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        run.finish(manifest)
+    metrics.show_whole(manifest)
+    logs.note("stage finished", **ledger(manifest), seconds=manifest.seconds)
     rejected = f", rejected: {counts_text(manifest.rejected)}" if manifest.rejected else ""
     say(f"[bold]{stage}[/bold]: {manifest.kept} of {manifest.rows_in} {manifest.unit} kept{rejected} ({manifest.seconds:.0f} s)")
     return manifest
+
+
+@contextlib.contextmanager
+def observed(words: str) -> Iterator[None]:
+    """Tell of the stage that begins, and of its failure, in metrics and events."""
+    logs.note("stage started", how=words)
+    metrics.show("deepred_stage_state", metrics.RUNNING)
+    try:
+        yield
+    except BaseException as error:
+        metrics.show("deepred_stage_state", metrics.FAILED)
+        logs.failure("stage failed", error)
+        raise
+
+
+def ledger(manifest: Manifest) -> dict[str, Any]:
+    """The counts of a whole stage, as an event tells them."""
+    return {name: getattr(manifest, name) for name in ("unit", "rows_in", "kept", "rejected")}
 
 
 def inputs_of(run: Run, config: Config, stage: str) -> dict[str, str]:

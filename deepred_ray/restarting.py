@@ -6,9 +6,11 @@ them is asked again alone; one that kills the engine alone, `ATTEMPTS` times, is
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from deepred_ray import logs, metrics
 from deepred_ray.engine import EngineSettings, Messages, Reply, Sampling
 
 ATTEMPTS = 2
@@ -42,6 +44,7 @@ class RestartingEngine:
                     except Exception as error:  # whatever it raises is no reply, and so its end
                         self._dead = True
                         crashes += suspect
+                        logs.failure("engine died", error, alone=suspect)
                         if crashes == ATTEMPTS:
                             return Reply(f"{type(error).__name__}: {error}", "crash", 0, 0)
                         self._suspects += not suspect
@@ -76,6 +79,8 @@ class RestartingEngine:
         self._engine = self._make(self._settings)
         self._dead = False
         self.restarts += 1
+        metrics.count("deepred_engine_restarts", 1)
+        logs.note("engine restarted", logging.WARNING, restarts=self.restarts)
 
     def shutdown(self) -> None:
         self._engine.shutdown()

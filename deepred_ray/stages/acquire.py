@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import ray.data
 
-from deepred_ray import mirror
+from deepred_ray import metrics, mirror
 from deepred_ray.config import AcquireConfig, Config
 from deepred_ray.console import Meter, counts_text, say
 from deepred_ray.download import Downloader, is_loopback
@@ -112,9 +112,11 @@ def save(run: Run, books: ray.data.Dataset, done: int, wanted: int | None) -> Co
         key="book_id",
     )
     reasons: Counter[str] = Counter()
+    growing = metrics.Growing()
     with Meter("acquire", wanted, "books") as meter:
         for counts in write(books, writer, BOOKS_A_SHARD):
             reasons = Counter({reason: count for (_, reason), count in counts.items()})
+            growing.rows(reasons)
             meter.update(done + counts.total(), counts_text({reason: count for reason, count in reasons.items() if reason}))
     return reasons
 

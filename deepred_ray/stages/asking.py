@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from deepred_ray import models
+from deepred_ray import metrics, models
 from deepred_ray.config import Config
 from deepred_ray.console import Meter
 from deepred_ray.endpoint import EndpointEngine
@@ -152,6 +152,8 @@ def ask(
             done: list[Row] = []
             for batch in asked.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
                 done += batch.to_pylist()
+                metrics.count("deepred_rows", done[-1]["count"], reason=metrics.KEPT)
+                metrics.count("deepred_tokens", done[-1]["tokens"])
                 meter.update(len(known) + sum(block["count"] for block in done))
             seconds = max(block["ended"] for block in done) - min(block["started"] for block in done)
             speeds[source.model] = sum(block["tokens"] for block in done) / seconds

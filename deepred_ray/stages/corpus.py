@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import ray
 import ray.data
 
-from deepred_ray import models
+from deepred_ray import metrics, models
 from deepred_ray.config import Config, CorpusConfig
 from deepred_ray.console import Meter, counts_text
 from deepred_ray.errors import InputError
@@ -75,9 +75,11 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
             kept += pc.sum(batch["kept"]).as_py() or 0
             meter.update(seen, f"{kept} passages kept")
     counts: Counter[str] = Counter()
+    growing = metrics.Growing()
     with Meter("twins", total, "books") as meter:
         for report in mark_twins.remote(tables, settings.near_duplicates, settings.remembered):
             seen, counts = ray.get(report)
+            growing.rows(counts)
             meter.update(seen, f"{counts['twin']} twins")
     passages = counts.pop("", 0)
     if not passages:

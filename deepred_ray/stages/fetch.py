@@ -4,6 +4,7 @@ import json
 import time
 from typing import Any
 
+from deepred_ray import logs
 from deepred_ray.config import AcquireConfig
 from deepred_ray.download import HEAD_BYTES, Downloader, Fault, page_fault
 from deepred_ray.errors import BadBodyError, BusyError, MirrorError
@@ -45,6 +46,7 @@ class FetchBooks:
     """
 
     def __init__(self, base: str, politeness: dict[str, Any]) -> None:
+        logs.enter("acquire")
         retries = min(politeness["retries"], TRIES_A_ROUND - 1)
         self.downloader = Downloader(base, **(politeness | {"retries": retries}))
         self.answered: set[str] = set()  # layouts that the mirror has

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import itertools
 import json
+import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from deepred_ray import logs
 from deepred_ray.config import SynthesizeConfig
 from deepred_ray.engine import EngineSettings, Reply, Sampling
 from deepred_ray.errors import ModelError
@@ -97,6 +99,14 @@ class Tally:
     counts: Counter[tuple[str, str]]
     tokens: int
 
+    @property
+    def reasons(self) -> Counter[str]:
+        """Attempts of all components by reason."""
+        found: Counter[str] = Counter()
+        for (_, reason), count in self.counts.items():
+            found[reason] += count
+        return found
+
     def __add__(self, other: "Tally") -> "Tally":
         return Tally(self.counts + other.counts, self.tokens + other.tokens)
 
@@ -120,6 +130,7 @@ class FillSlots:
     """
 
     def __init__(self, todo: Folder, candidates: Folder, engine: EngineSettings, recipe: Recipe, make_engine: MakeEngine) -> None:
+        logs.enter("synthesize")
         self.recipe = recipe
         self.todo, self.candidates = todo, candidates
         self.checks = recipe.checks()
@@ -134,6 +145,8 @@ class FillSlots:
         rows = read_block(self.todo, batch, TODO)
         await self.test()
         writer = Writer(self.candidates, rows)
+        if writer.earlier:
+            logs.note("block taken over", logging.WARNING, block=str(batch["block"][0]), attempts=len(writer.earlier))
         earlier = Counter(attempt["example_id"] for attempt in writer.earlier)
         filled = {attempt["example_id"] for attempt in writer.earlier if attempt["reason"] is None}
         pending = {

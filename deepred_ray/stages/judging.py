@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from deepred_ray import models
+from deepred_ray import logs, models
 from deepred_ray.config import Config
 from deepred_ray.console import Meter, counts_text, say
 from deepred_ray.engine import Engine, EngineSettings, Sampling
@@ -114,6 +114,7 @@ class Judge:
     def __init__(
         self, todo: Folder, judgements: Folder, engine: EngineSettings, theme: Theme, make_engine: Callable[[EngineSettings], Any]
     ) -> None:
+        logs.enter("synthesize")
         self.todo, self.judgements = todo, judgements
         self.rubric, self.description = theme.rubric, str(theme.facts["description"])
         self.model = engine.model

@@ -1,6 +1,7 @@
 """The training loop of one worker: LoRA on a causal language model, the same order of rows for any number of workers."""
 
 import contextlib
+import logging
 import math
 import tempfile
 import time
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deepred_ray import logs
 from deepred_ray.config import TrainConfig
 from deepred_ray.errors import DeepredError
 from deepred_ray.stages.batches import IGNORED, Batches, Packed, batch_number, collate, micro_batches
@@ -203,6 +205,7 @@ def train(job: dict[str, Any], settings: TrainConfig) -> None:
 
     from deepred_ray.stages.dropout import quicken
 
+    logs.enter("train")
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     device = get_device()
@@ -220,6 +223,7 @@ def train(job: dict[str, Any], settings: TrainConfig) -> None:
             model = PeftModel.from_pretrained(base, str(Path(folder, "adapter")), is_trainable=True)
             state = torch.load(Path(folder, "state.pt"), map_location=device, weights_only=True)
         done, told = state["step"], state["told"]
+        logs.note("training resumed", logging.WARNING, step=done, worker=rank)
         patience.best, patience.waited = state["best"], state["waited"]
     if device.type == "cpu":
         quicken(model)

@@ -14,7 +14,7 @@ from typing import Any
 
 import ray
 
-from deepred_ray import models
+from deepred_ray import metrics, models
 from deepred_ray.config import Config
 from deepred_ray.console import Meter, counts_text, say
 from deepred_ray.endpoint import EndpointEngine
@@ -166,10 +166,15 @@ def engine_maker(config: Config) -> MakeEngine:
 
 def watch(tallies: Any, settled: Settled) -> None:
     """Show accepted slots of those planned, by component, with yield and tokens a second."""
+    growing = metrics.Growing()
     with Meter("synthesize", settled.slots.total(), "slots") as meter:
         before = settled.filled
         meter.update(before.total(), "engine starting")
         for tally in tallies:
+            growing.rows(tally.reasons)
+            growing.tokens(tally.tokens)
+            filled, tried = before.total() + tally.reasons[""], settled.attempts.total() + tally.counts.total()
+            metrics.show("deepred_yield", filled / max(1, tried))
             meter.update(*progress(tally, before, settled.slots, meter.seconds))
 
 

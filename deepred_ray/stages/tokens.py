@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import ray
 import ray.data
 
-from deepred_ray import review
+from deepred_ray import metrics, review
 from deepred_ray.config import TrainConfig
 from deepred_ray.console import Meter
 from deepred_ray.errors import InputError
@@ -62,8 +62,10 @@ def run(run: Run, settings: TrainConfig, model: str, theme: Theme) -> None:
         sort=lambda row: "rejects" if row["reason"] else "tokens",
         key="example_id",
     )
+    growing = metrics.Growing()
     with Meter("train", None, "examples tokenised") as meter:
         for counts in write(tokenized, writer, EXAMPLES_A_SHARD):
+            growing.rows({reason: count for (_, reason), count in counts.items()})
             meter.update(counts.total())
     ray.get(ray.remote(num_cpus=0.5)(arrange).remote(draft, run.table("tokens"), settings))
     draft.delete()

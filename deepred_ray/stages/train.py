@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow.compute as pc
 import ray
 
-from deepred_ray import models
+from deepred_ray import metrics, models
 from deepred_ray.cluster import visibility
 from deepred_ray.config import Config, TrainConfig
 from deepred_ray.console import Meter, say
@@ -32,6 +32,7 @@ from deepred_ray.theme import Theme
 
 POLL_S = 1.0
 OUT_OF_MEMORY = re.compile(r"\b(CUDA |HIP )?out of memory\b|can't allocate memory|running low on memory", re.IGNORECASE)
+SHOWN = {"step": "step", "loss": "loss", "val_loss": "val_loss", "tokens_per_second": "tokens_per_s"}  # metric: figure
 SCALARS = ("loss", "val_loss", "lr", "tokens_per_s")
 
 
@@ -225,6 +226,9 @@ def watch(run: Run, board: Any, meter: Meter, stop: threading.Event) -> None:
         with path.open("a") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
         for row in rows:
+            for name, figure in SHOWN.items():
+                if row.get(figure) is not None:
+                    metrics.show(f"deepred_train_{name}", row[figure])
             for name in SCALARS:
                 if row.get(name) is not None:
                     board_files.add_scalar(name, row[name], row["step"])
