@@ -235,7 +235,7 @@ def free_memory() -> float:
     """Bytes that new processes may use: the machine's available memory, or less where the container has a limit."""
     import psutil
 
-    return float(min(psutil.virtual_memory().available, *container_memory(read_text)))
+    return float(min([psutil.virtual_memory().available, *container_memory(read_text)]))
 
 
 def container_memory(read: Callable[[str], str | None]) -> list[int]:

@@ -121,6 +121,11 @@ def test_container_memory(files: dict[str, str], left: list[int]) -> None:
     assert doctor.container_memory(files.get) == left
 
 
+def test_free_memory_without_a_containers_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "read_text", lambda path: None)
+    assert doctor.free_memory() > 0
+
+
 def test_memory_at_the_limit() -> None:
     assert doctor.check_memory(6.0 * GIB).ok
     assert not doctor.check_memory(6.0 * GIB - 1).ok
