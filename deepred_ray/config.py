@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from deepred_ray.errors import ConfigError
 
@@ -50,6 +50,27 @@ class Section(BaseModel):
             for name, field in type(self).model_fields.items()
             if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("kind") == kind
         }
+
+
+class Resources(Section):
+    """What each unit of a stage's work (a task, an engine, a training worker) asks of the node that Ray puts it on."""
+
+    cpus: float = operational(1.0, ge=0)
+    """CPUs; Ray counts them, and holds nobody to them."""
+    gpus: float | None = operational(None, ge=0)
+    """Accelerators, or a share of one below 1. Default: what the work can use where the cluster has any (an engine
+    `tensor_parallel`, a training worker 1), else none."""
+    memory_gib: float = operational(0.0, ge=0)
+    """Memory in GiB that the node must have to spare. Default: whatever there is."""
+    custom: dict[str, float] = operational({})
+    """Ray's custom resources by name, such as `text = 1` for nodes started with --resources='{"text": 8}'."""
+
+    @field_validator("gpus")
+    @classmethod
+    def a_share_or_whole(cls, value: float | None) -> float | None:
+        if value is not None and value > 1 and not value.is_integer():
+            raise ValueError("a share of a GPU is below 1; more are whole")
+        return value
 
 
 class AcquireConfig(Section):
@@ -92,6 +113,8 @@ class AcquireConfig(Section):
     keep_undatable: bool = identity(False)
     """Keep works that nothing dates: no year in them, in the input or in the theme's list, and no author known to have died
     before the cutoff. For inputs that you know to be old enough; else they are rejects."""
+    resources: Resources = operational(Resources(cpus=0.5))
+    """Of each task that reads fetched books. Fetching itself is one actor, since the mirror's pauses are for all nodes together."""
 
     @model_validator(mode="before")
     @classmethod
@@ -129,6 +152,8 @@ class CorpusConfig(Section):
     what differs in no word."""
     remembered: int = operational(1_000_000, ge=1)
     """Passages that the search for twins remembers, at about 1 KB each; beyond that the oldest are forgotten."""
+    resources: Resources = operational(Resources())
+    """Of each task that cuts a shard of books."""
 
     @model_validator(mode="after")
     def sizes_fit(self) -> "CorpusConfig":
@@ -199,6 +224,8 @@ class SynthesizeConfig(Section):
     """Slots that one engine works on at the same time; what its KV cache cannot hold waits in the engine."""
     kv_cache_gib: float = operational(1.0, gt=0)
     """Memory for the engine's KV cache on a CPU, in GiB. On GPUs vLLM takes what is free."""
+    resources: Resources = operational(Resources())
+    """Of each engine, the judge's too."""
 
 
 class TrainConfig(Section):
@@ -235,6 +262,8 @@ class TrainConfig(Section):
     checkpoint_steps: int = operational(20, ge=1)
     """Optimizer steps between two checkpoints and validations."""
     seed: int = identity(0)
+    resources: Resources = operational(Resources())
+    """Of each training worker."""
 
 
 class ExportConfig(Section):
@@ -252,6 +281,8 @@ class ExportConfig(Section):
     tolerance: float = operational(0.5, gt=0)
     """Largest difference between logits of adapter and merged model that is accepted, and in nats between the likeliest tokens of
     the merged model and of an f16 or f32 file."""
+    resources: Resources = operational(Resources())
+    """Of the task that merges and of each that writes a GGUF file; they use no accelerator."""
 
 
 class EvaluateConfig(Section):
@@ -272,6 +303,8 @@ class EvaluateConfig(Section):
     """Held-out examples, and pieces of general prose, over which perplexity is measured."""
     judge_model: str | None = identity(None)
     """Another model that scores every greedy answer from 1 to 5 on the theme's rubric: a Hugging Face id or folder."""
+    resources: Resources = operational(Resources())
+    """Of each engine, and of the task that measures perplexity."""
 
 
 class RayConfig(Section):
