@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
+from deepred_ray import models
 from deepred_ray.errors import ModelError
 
 Messages = list[dict[str, str]]
@@ -110,7 +111,7 @@ class Engine:
         try:
             self._llm = AsyncLLM.from_engine_args(
                 AsyncEngineArgs(
-                    model=settings.model,
+                    model=models.here(settings.model),
                     max_model_len=settings.max_model_len,
                     tensor_parallel_size=settings.tensor_parallel,
                     disable_log_stats=True,

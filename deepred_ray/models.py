@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,23 @@ def resolve(model: str) -> str:
     return model
 
 
+def here(model: str) -> str:
+    """A resolved model, as a worker on whatever node loads it; the embedded one is made in that node's cache too.
+
+    Raises:
+        ModelError: a folder that is not on this node.
+    """
+    folder = Path(model)
+    if not folder.is_absolute() or folder.is_dir():
+        return model
+    if folder.parts[-3:] == embedded_folder().parts[-3:]:
+        return str(embedded())
+    raise ModelError(
+        f"model {folder} is not on node {socket.gethostname()}",
+        "Keep models in a folder that all nodes share, or name a Hugging Face id, which each node fetches for itself.",
+    )
+
+
 def load_config(model: str) -> Any:
     from transformers import AutoConfig
 
@@ -75,9 +93,13 @@ def embedded_package() -> Path:
     return Path(package.origin).parent
 
 
+def embedded_folder() -> Path:
+    return cache_folder() / "models" / "SmolLM2-135M-Instruct"
+
+
 def embedded() -> Path:
     """Folder of the embedded model, made once from the GGUF file of its package and kept in the user's cache."""
-    folder = cache_folder() / "models" / "SmolLM2-135M-Instruct"
+    folder = embedded_folder()
     if (folder / "config.json").is_file():
         return folder
     draft = folder.with_name(f".{folder.name}.{os.getpid()}")

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from deepred_ray import logs, metrics, models, review
+from deepred_ray import logs, metrics, models, placement, review
 from deepred_ray.config import Config
 from deepred_ray.console import counts_text, say
 from deepred_ray.doctor import free_memory
@@ -31,6 +31,7 @@ def run_stages(config: Config, stages: Sequence[str], *, fresh: bool) -> list[Ma
     Raises:
         StaleRunError, RunBusyError: the run folder cannot be used as asked.
         InputError: a stage before is missing. ModelError: a model that a stage needs is missing.
+        DeepredError: the cluster can never hold what a stage asks for.
     """
     theme = Theme.find(config.theme)
     run = Run(config.root, config.run)
@@ -48,6 +49,7 @@ def run_stages(config: Config, stages: Sequence[str], *, fresh: bool) -> list[Ma
             identity, growth = settings_of(config, stage, hashes)
             decide(stage, run.begun(stage), run.manifest(stage), identity, growth, {})
         (run.folder / "config.json").write_json(config.model_dump(mode="json"))
+        placement.require(config, stages)
         logs.enter(None, run.name)
         for stage in stages:
             metrics.show("deepred_stage_state", metrics.WAITING, stage)

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import ray.data
 
-from deepred_ray import metrics, mirror
+from deepred_ray import metrics, mirror, placement
 from deepred_ray.config import AcquireConfig, Config
 from deepred_ray.console import Meter, counts_text, say
 from deepred_ray.download import Downloader, is_loopback
@@ -64,7 +64,8 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
     read = partial(read_book, wanted_language=settings.language, rule=rule)
     if settings.input:
         done = ids_there(run, PASSING)
-        save(run, local_rows(settings.input).filter(partial(is_new, done=done)).map(read, num_cpus=0.5), len(done), None)
+        local = local_rows(settings.input).filter(partial(is_new, done=done))
+        save(run, local.map(read, **placement.options(settings.resources)), len(done), None)
         return summarise(run)
     with contextlib.ExitStack() as stack:
         base = stack.enter_context(mirror.serve_samples()) if settings.mirror == "sample" else settings.mirror
@@ -94,9 +95,9 @@ def fetch(run: Run, wishes: list[Wish], base: str, settings: AcquireConfig, read
             fn_constructor_args=(base, politeness(settings)),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=1),  # one actor a host keeps the pause between requests
-            num_cpus=0.1,
+            **(placement.beside_driver() if is_loopback(base) else {"num_cpus": placement.FETCHING_CPUS}),
         )
-        counts = save(run, rows.map(read, num_cpus=0.5), len(done), len(wishes))
+        counts = save(run, rows.map(read, **placement.options(settings.resources)), len(done), len(wishes))
         if counts["mirror_busy"] or (counts["mirror_gone"] and counts.total() == sum(counts[reason] for reason in FAULTS)):
             return
         if counts["mirror_gone"] and number + 1 < rounds:
@@ -107,6 +108,7 @@ def fetch(run: Run, wishes: list[Wish], base: str, settings: AcquireConfig, read
 def save(run: Run, books: ray.data.Dataset, done: int, wanted: int | None) -> Counter[str]:
     """Write rows of `read_book` to their tables; how many there were of each reason, "" for books that are kept."""
     writer = ShardWriter(
+        "acquire",
         {"books": (run.table("books"), BOOKS), "rejects": (run.table("rejects/acquire"), REJECTS)},
         sort=table_of,
         key="book_id",

@@ -148,7 +148,9 @@ def ask(
                 persona,
                 config.evaluate.max_tokens,
             )
-            asked = on_engines(blocks(todo), AskPrompts, arguments, config.synthesize, remote=source.kind != "hf")
+            asked = on_engines(
+                blocks(todo), AskPrompts, arguments, config.synthesize, config.evaluate.resources, remote=source.kind != "hf"
+            )
             done: list[Row] = []
             for batch in asked.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
                 done += batch.to_pylist()

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import ray
 import ray.data
 
-from deepred_ray import metrics, models
+from deepred_ray import logs, metrics, models, placement
 from deepred_ray.config import Config, CorpusConfig
 from deepred_ray.console import Meter, counts_text
 from deepred_ray.errors import InputError
@@ -66,7 +66,8 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
     total = tables.books.read_table(BOOKS, ["book_id"]).num_rows
     # One task a shard of books: a task's rows are whole books, and a book is never split over tasks.
     tasks = ray.data.from_items([{"path": shard.path} for shard in shards], override_num_blocks=max(1, len(shards)))
-    chunked = tasks.flat_map(partial(chunk_shard, tables=tables, done=done, settings=settings, theme=theme, tokenizer=tokenizer))
+    chunk = partial(chunk_shard, tables=tables, done=done, settings=settings, theme=theme, tokenizer=tokenizer)
+    chunked = tasks.flat_map(chunk, **placement.options(settings.resources))
     seen = kept = 0
     with Meter("corpus", total, "books") as meter:
         meter.update(seen := len(done))
@@ -77,7 +78,8 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
     counts: Counter[str] = Counter()
     growing = metrics.Growing()
     with Meter("twins", total, "books") as meter:
-        for report in mark_twins.remote(tables, settings.near_duplicates, settings.remembered):
+        task = mark_twins.options(**placement.options(settings.resources))
+        for report in task.remote(tables, settings.near_duplicates, settings.remembered):
             seen, counts = ray.get(report)
             growing.rows(counts)
             meter.update(seen, f"{counts['twin']} twins")
@@ -95,6 +97,7 @@ def chunk_shard(
     row: Row, tables: Tables, done: frozenset[str], settings: CorpusConfig, theme: Theme, tokenizer: str | None
 ) -> Iterator[Row]:
     """INPUT path of a shard of books; OUTPUT book_id and kept, once a book's chunks are written; fan-out 1:n."""
+    logs.enter("corpus")
     shard = Folder(tables.books.filesystem, row["path"])
     for book in shard.read_shard(pa.schema([BOOKS.field(name) for name in COLUMNS])).to_pylist():
         name = shard_name([book["book_id"]])
@@ -113,6 +116,7 @@ def chunk_shard(
         else:
             reject = {"id": book["book_id"], "reason": "no_chunk", "detail": f"{book['title']}: shorter than a chunk", "raw": None}
             tables.rejects.write_table(rows_table([reject], REJECTS), name)
+        logs.note("rows written", rows=max(1, len(pieces)))
         yield {"book_id": book["book_id"], "kept": kept}
 
 
@@ -133,7 +137,7 @@ def measure_of(tokenizer: str | None) -> Measure:
         return characters
     from transformers import AutoTokenizer
 
-    encoder = AutoTokenizer.from_pretrained(tokenizer).backend_tokenizer
+    encoder = AutoTokenizer.from_pretrained(models.here(tokenizer)).backend_tokenizer
     return lambda texts: [len(encoding) for encoding in encoder.encode_batch_fast(list(texts), add_special_tokens=False)]
 
 
@@ -161,7 +165,7 @@ def chunk_table(book: Row, pieces: Sequence[Chunk], settings: CorpusConfig, scor
     return pa.table(columns, schema=CHUNKS)
 
 
-@ray.remote(num_cpus=1, num_returns="streaming")
+@ray.remote(num_returns="streaming")
 def mark_twins(tables: Tables, threshold: float, remembered: int) -> Iterator[tuple[int, Counter[str]]]:
     """Drop passages that repeat an earlier one, in the order in which the books came: the first stays.
 

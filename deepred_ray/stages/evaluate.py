@@ -66,7 +66,9 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
     responses = judged(list(answers.values()), items, [system.name for system in systems], theme, classifier)
     if settings.judge_model:
         scoring.add_scores(responses, config, theme)
-    measured = fluency.measure(run, theme, base, adapter, settings.texts, SEED) if adapter and settings.texts else None
+    measured = None
+    if adapter and settings.texts:
+        measured = fluency.measure(run, theme, base, adapter, settings.texts, SEED, settings.resources)
     report = build_report(
         run=run.name,
         models={system.name: system.label for system in systems},

@@ -15,7 +15,7 @@ from typing import Any
 
 import ray
 
-from deepred_ray import models
+from deepred_ray import models, placement
 from deepred_ray.config import Config
 from deepred_ray.console import say
 from deepred_ray.errors import DeepredError, InputError, ModelError
@@ -54,7 +54,8 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
         if merged.exists():
             raise InputError(f"{merged} is there and is not what export made", "Move it away, or use another --run NAME.")
         # In a process of its own: it gives back its memory, and a cluster puts it where there is some.
-        ray.get(merge.remote(run, base, str(adapter), conversations, settings.tolerance))
+        task = merge.options(**placement.options(settings.resources))
+        ray.get(task.remote(run, base, str(adapter), conversations, settings.tolerance))
     proof = json.loads((merged / "merge.json").read_text())
     say(f"  merged; logits differ by {proof['largest_logit_difference']:.4f} at most from the adapter's")
     files = {}
@@ -63,7 +64,8 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
         name = f"gguf/deepred-{quantization}"
         if not (run.local_copy(name) / "verified.json").exists():
             prompts = [item.prompt for item in theme.evaluation]
-            ray.get(convert.remote(run, name, quantization, proof, conversations, prompts, settings.tolerance))
+            task = convert.options(**placement.options(settings.resources))
+            ray.get(task.remote(run, name, quantization, proof, conversations, prompts, settings.tolerance))
         verified = json.loads((run.local_copy(name) / "verified.json").read_text())
         file = run.local_copy(name) / f"deepred-{quantization}.gguf"
         files[quantization] = verified | {"path": f"{name}/{file.name}", "bytes": file.stat().st_size}
@@ -103,7 +105,7 @@ def check_conversations(theme: Theme) -> list[list[dict[str, str]]]:
     return [[{"role": "system", "content": system}, {"role": "user", "content": item.prompt}] for item in items]
 
 
-@ray.remote(num_cpus=1, max_retries=0)
+@ray.remote(max_retries=0)
 def merge(run: Run, base: str, adapter: str, conversations: list[Any], tolerance: float) -> None:
     """Write merged/ in half precision: finer than bf16 for weights of this size, and what F16 GGUF holds exactly.
 
@@ -114,6 +116,7 @@ def merge(run: Run, base: str, adapter: str, conversations: list[Any], tolerance
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    base = models.here(base)
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = load_adapter(base, adapter)
     prompts = [
@@ -223,7 +226,7 @@ def held_out_answers(run: Run) -> Iterator[tuple[list[int], list[int]]]:
                 return
 
 
-@ray.remote(num_cpus=1, max_retries=0)
+@ray.remote(max_retries=0)
 def convert(
     run: Run,
     name: str,

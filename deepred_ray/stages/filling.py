@@ -113,8 +113,9 @@ class Tally:
 
 def fill(todo: Folder, candidates: Folder, engine: EngineSettings, recipe: Recipe, make_engine: MakeEngine) -> Iterator[Tally]:
     """Stream attempts at the slots of todo/ into candidates/; yields what has been done so far, as it grows."""
+    settings = recipe.settings
     arguments = (todo, candidates, engine, recipe, make_engine)
-    counts = on_engines(blocks(todo), FillSlots, arguments, recipe.settings, remote=bool(recipe.settings.endpoint))
+    counts = on_engines(blocks(todo), FillSlots, arguments, settings, settings.resources, remote=bool(settings.endpoint))
     done = Tally(Counter(), 0)
     for batch in counts.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         for row in batch.to_pylist():
@@ -296,6 +297,7 @@ class Writer:
             self.shards += 1
             # In a thread: a slow disk must not keep the engine waiting.
             await asyncio.to_thread(lambda: self.folder.write_table(rows_table(rows, CANDIDATES), name))
+            logs.note("rows written", rows=len(rows))
         self.wrote = time.monotonic()
 
 

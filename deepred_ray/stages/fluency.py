@@ -15,6 +15,8 @@ import numpy as np
 import pyarrow.compute as pc
 import ray
 
+from deepred_ray import models, placement
+from deepred_ray.config import Resources
 from deepred_ray.runs import Run
 from deepred_ray.schema import CHUNKS
 from deepred_ray.stages.batches import Batches, Packed, collate
@@ -33,11 +35,10 @@ class Fluency:
     prose: PerplexityComparison | None
 
 
-def measure(run: Run, theme: Theme, base: str, adapter: str, texts: int, seed: int) -> Fluency:
+def measure(run: Run, theme: Theme, base: str, adapter: str, texts: int, seed: int, resources: Resources) -> Fluency:
     """Both comparisons, in one load of the base, whose adapter is put on and off."""
     prose = general_prose(run, theme, texts)
-    gpus = min(1, int(ray.cluster_resources().get("GPU", 0)))
-    scores = ray.get(score.options(num_cpus=1, num_gpus=gpus).remote(run, base, adapter, texts, prose))
+    scores = ray.get(score.options(**placement.options(resources, 1)).remote(run, base, adapter, texts, prose))
     held_out, general = (compare_perplexity(before, after, seed) if before else None for before, after in scores)
     return Fluency(held_out, general)
 
@@ -64,6 +65,7 @@ def score(run: Run, base: str, adapter: str, texts: int, prose: Sequence[str]) -
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    base = models.here(base)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     model: Any = PeftModel.from_pretrained(loaded, adapter).eval().to(device)

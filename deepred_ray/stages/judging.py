@@ -63,7 +63,7 @@ def judge(
     done: Counter[str] = Counter()
     with Meter("judge", count, "replies") as meter:
         meter.update(0, "engine starting")
-        judged = on_engines(blocks(todo), Judge, arguments, settings)
+        judged = on_engines(blocks(todo), Judge, arguments, settings, settings.resources)
         for batch in judged.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             for row in batch.to_pylist():
                 done[row["reason"]] += row["count"]

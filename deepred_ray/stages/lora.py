@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deepred_ray import logs
+from deepred_ray import logs, models
 from deepred_ray.config import TrainConfig
 from deepred_ray.errors import DeepredError
 from deepred_ray.stages.batches import IGNORED, Batches, Packed, batch_number, collate, micro_batches
@@ -80,6 +80,7 @@ def load_base(model: str, precision: str, settings: TrainConfig, device: Any) ->
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+    model = models.here(model)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     if settings.base_bits is None:
         base = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).to(device)
@@ -212,6 +213,7 @@ def train(job: dict[str, Any], settings: TrainConfig) -> None:
     batches, held_out = Batches(job["tokens"], "train"), Batches(job["tokens"], "val")
     steps, places = settings.epochs * len(batches), settings.batch * settings.max_tokens
 
+    logs.note("worker started", worker=rank, workers=world)
     base = load_base(job["model"], job["precision"], settings, device)
     done, state, patience = 0, None, Patience(settings.patience)
     told: list[dict[str, Any]] = []

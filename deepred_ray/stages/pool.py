@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import ray
 import ray.data
 
-from deepred_ray.config import SynthesizeConfig
+from deepred_ray import placement
+from deepred_ray.config import Resources, SynthesizeConfig
 from deepred_ray.stages.tables import Row
 from deepred_ray.storage import Folder, rows_table
 
@@ -47,13 +47,13 @@ def on_engines(
     actor: type,
     arguments: tuple[Any, ...],
     settings: SynthesizeConfig,
+    resources: Resources,
     *,
     remote: bool = False,
     at_once: int = BLOCKS,
 ) -> ray.data.Dataset:
     """What `actor`, which is made with `arguments` and holds an engine, gives for each block of the dataset. An engine that is only
     a connection to a `remote` one needs no accelerator."""
-    gpus = settings.tensor_parallel if ray.cluster_resources().get("GPU", 0) and not remote else 0
     return dataset.map_batches(
         actor,
         fn_constructor_args=arguments,
@@ -64,6 +64,5 @@ def on_engines(
             max_tasks_in_flight_per_actor=at_once,
             max_concurrent_calls_per_actor=at_once,
         ),
-        num_cpus=1,
-        num_gpus=gpus,
+        **placement.options(resources, 0 if remote else settings.tensor_parallel),
     )

@@ -35,7 +35,8 @@ def add_scores(responses: Sequence[Row], config: Config, theme: Theme) -> None:
     asked = [{"place": place, "prompt": responses[place]["prompt"], "answer": responses[place]["answer"]} for place in greedy]
     settings = config.synthesize
     engine = EngineSettings(model, settings.max_model_len, settings.kv_cache_gib, settings.tensor_parallel)
-    scored = on_engines(one_block_each(asked), ScoreAnswers, (engine, theme), settings, at_once=IN_FLIGHT)
+    resources = config.evaluate.resources
+    scored = on_engines(one_block_each(asked), ScoreAnswers, (engine, theme), settings, resources, at_once=IN_FLIGHT)
     missing = done = 0
     with Meter("judge", len(asked), "answers") as meter:
         meter.update(0, "judge starting")

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray.data
 
+from deepred_ray import logs
 from deepred_ray.runs import Run
 from deepred_ray.schema import CHUNKS
 from deepred_ray.storage import Folder, rows_table, shard_name
@@ -25,8 +26,8 @@ class ShardWriter:
     schema; a column `reason` is counted. A repeated task replaces its own files, since names derive from the rows' ids.
     """
 
-    def __init__(self, folders: dict[str, tuple[Folder, pa.Schema]], sort: Sort, key: str) -> None:
-        self.folders, self.sort, self.key = folders, sort, key
+    def __init__(self, stage: str, folders: dict[str, tuple[Folder, pa.Schema]], sort: Sort, key: str) -> None:
+        self.stage, self.folders, self.sort, self.key = stage, folders, sort, key
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         sorted_rows: dict[str, list[Row]] = {}
@@ -38,6 +39,8 @@ class ShardWriter:
             table = rows_table([{column: row[column] for column in schema.names} for row in rows], schema)
             folder.write_table(table, shard_name(f"{row[self.key]}/{row.get('attempt', '')}" for row in rows))
             counts.update((name, row.get("reason") or "") for row in rows)
+        logs.enter(self.stage)
+        logs.note("rows written", rows=counts.total())
         return pa.table(
             {
                 "table": [table for table, _ in counts],

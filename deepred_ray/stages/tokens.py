@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import ray
 import ray.data
 
-from deepred_ray import metrics, review
+from deepred_ray import metrics, models, placement, review
 from deepred_ray.config import TrainConfig
 from deepred_ray.console import Meter
 from deepred_ray.errors import InputError
@@ -53,11 +53,12 @@ def run(run: Run, settings: TrainConfig, model: str, theme: Theme) -> None:
         batch_size=64,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=1),
-        num_cpus=0.5,
+        num_cpus=placement.TOKENIZING_CPUS,
     )
     draft = run.table("tokens.draft")
     draft.delete()
     writer = ShardWriter(
+        "train",
         {"tokens": (draft, TOKENIZED), "rejects": (run.table("rejects/train"), REJECTS)},
         sort=lambda row: "rejects" if row["reason"] else "tokens",
         key="example_id",
@@ -67,7 +68,7 @@ def run(run: Run, settings: TrainConfig, model: str, theme: Theme) -> None:
         for counts in write(tokenized, writer, EXAMPLES_A_SHARD):
             growing.rows({reason: count for (_, reason), count in counts.items()})
             meter.update(counts.total())
-    ray.get(ray.remote(num_cpus=0.5)(arrange).remote(draft, run.table("tokens"), settings))
+    ray.get(ray.remote(num_cpus=placement.TOKENIZING_CPUS)(arrange).remote(draft, run.table("tokens"), settings))
     draft.delete()
 
 
@@ -126,7 +127,7 @@ def load_tokenizer(model: str) -> Any:
     """The model's tokenizer. Raises InputError if it has no chat template."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = AutoTokenizer.from_pretrained(models.here(model))
     if not tokenizer.chat_template:
         raise InputError(f"{model} has no chat template", "Tune an instruct model.")
     return tokenizer

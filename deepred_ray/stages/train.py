@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow.compute as pc
 import ray
 
-from deepred_ray import metrics, models
+from deepred_ray import metrics, models, placement
 from deepred_ray.cluster import visibility
 from deepred_ray.config import Config, TrainConfig
 from deepred_ray.console import Meter, say
@@ -41,11 +41,10 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
 
     Raises:
         InputError: no example, or a dataset that is not ChatML.
-        DeepredError: the workers do not fit the cluster, or training failed for good.
+        DeepredError: training failed for good.
     """
     settings = config.train
     model = models.resolve(config.model)
-    require_workers(settings.workers)
     require_bits(settings.base_bits)
     if not run.table("tokens").files(".parquet"):
         tokens.run(run, settings, model, theme)
@@ -88,21 +87,11 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
     )
 
 
-def require_workers(workers: int) -> None:
-    """A cluster that cannot hold the workers would wait for ever."""
-    resources = ray.cluster_resources()
-    kind = "GPU" if resources.get("GPU") else "CPU"
-    if resources.get(kind, 0) < workers:
-        raise DeepredError(
-            f"train wants {workers} workers, the cluster has {resources.get(kind, 0):g} {kind}s", "Lower --train.workers."
-        )
-
-
 def require_bits(bits: int | None) -> None:
     """Raises DeepredError if the base is wanted in 4 or 8 bits where that cannot be."""
     if bits is None:
         return
-    if not ray.cluster_resources().get("GPU"):
+    if not placement.has_accelerators():
         raise DeepredError(
             f"a base in {bits} bits wants a GPU, and the cluster has none", "Leave out --train.base-bits, or train on a GPU."
         )
@@ -138,8 +127,9 @@ def fit(run: Run, settings: TrainConfig, model: str, steps: int) -> dict[str, An
     from ray.train.torch import TorchTrainer
 
     board: Any = ray.remote(num_cpus=0)(Scoreboard).remote()
-    gpu = bool(ray.cluster_resources().get("GPU"))
-    precision = settings.precision if settings.precision != "auto" else chosen_precision(run, gpu)
+    unit = placement.bundle(settings.resources, 1)
+    gpu = "GPU" in unit
+    precision = settings.precision if settings.precision != "auto" else chosen_precision(run, settings, gpu)
     say(f"  computing in {precision}")
     trainer = TorchTrainer(
         train_worker,
@@ -150,7 +140,7 @@ def fit(run: Run, settings: TrainConfig, model: str, steps: int) -> dict[str, An
             "precision": precision,
             "board": board,
         },
-        scaling_config=ScalingConfig(num_workers=settings.workers, use_gpu=gpu),
+        scaling_config=ScalingConfig(num_workers=settings.workers, use_gpu=gpu, resources_per_worker=unit),
         run_config=RunConfig(
             name="checkpoints",
             storage_path=run.folder.path,
@@ -180,12 +170,12 @@ def fit(run: Run, settings: TrainConfig, model: str, steps: int) -> dict[str, An
     return dict(metrics)
 
 
-def chosen_precision(run: Run, gpu: bool) -> str:
+def chosen_precision(run: Run, settings: TrainConfig, gpu: bool) -> str:
     """The faster precision of this hardware; of a run that goes on, the one that it began with. Every worker must compute alike."""
     if earlier := read_metrics(run):
         return str(earlier[min(earlier)]["precision"])
-    measured = ray.remote(num_cpus=1, num_gpus=int(gpu))(fastest_precision).remote("cuda" if gpu else "cpu")
-    return str(ray.get(measured))
+    task = ray.remote(fastest_precision).options(**placement.options(settings.resources, 1))
+    return str(ray.get(task.remote("cuda" if gpu else "cpu")))
 
 
 def explained(error: Exception, settings: TrainConfig) -> DeepredError:

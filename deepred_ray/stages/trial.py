@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from rich.markup import escape
 
+from deepred_ray import placement
 from deepred_ray.config import Config
 from deepred_ray.console import console, counts_text, say, table
 from deepred_ray.engine import EngineSettings
@@ -61,6 +62,7 @@ def show(run: Run, config: Config, theme: Theme, n: int, compared: list[str] | N
     Raises:
         InputError: the run has no passage. ModelError: a model is missing, or cannot be served.
     """
+    placement.require(config, ["synthesize"])
     with run.lease():
         planned = in_task(planned_slots, run, config, theme)
         slots = spread(planned, n or BENCHMARK_SLOTS)
