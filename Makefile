@@ -15,7 +15,7 @@ export RAY_TMPDIR ?= /tmp/deepred-$(shell id -u)
 BOOTSTRAP = python=$$(sh scripts/find-python $(PYTHON)) && "$$python" scripts/bootstrap.py --accelerator $(ACCELERATOR)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test nightly lint types doctor clean
+.PHONY: help setup setup-dev demo test nightly lint types docs doctor clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -43,8 +43,12 @@ lint: setup-dev ## ruff: rules and formatting
 types: setup-dev ## mypy: strict on deepred_ray/text
 	.venv/bin/mypy
 
+docs: ## the documentation, as HTML in docs/_build/html
+	@$(BOOTSTRAP) --extra docs
+	.venv/bin/sphinx-build -W --keep-going -q docs docs/_build/html
+
 doctor: setup ## check the installation and this machine
 	.venv/bin/deepred doctor
 
 clean: ## remove .venv and caches; runs stay
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info docs/_build
