@@ -46,7 +46,7 @@ def told() -> dict[str, str]:
 
 def note(event: str, level: int = logging.INFO, **fields: Any) -> None:
     """Write one event, where there is a file for it. Never raises for a file that cannot be written."""
-    if len(logger.handlers) == 1 and (place := told()):
+    if (place := told()) and not any(isinstance(handler, EventFile) for handler in logger.handlers):
         same = place["host"] == socket.gethostname()
         logger.addHandler(EventFile(Path(place["stem"] + ("" if same else f".{socket.gethostname()}") + ".jsonl")))
         enter(_here["stage"])
