@@ -1,12 +1,14 @@
 """Our metrics, which Ray's agent on each node offers to Prometheus, as `ray_deepred_...`.
 
 The driver alone sets them, but for the engines' restarts, so that no row is counted by two. Gauges tell what is true of the run
-now, whoever made it: Ray drops them some 20 seconds after a driver's end, and the next driver sets them again. Counters tell what
-one driver did in its life, under a WorkerId of its own; those of a driver that is killed lack its last 10 seconds. Outside Ray
-nothing is recorded.
+now, whoever made it: Ray drops one that was not set for some 20 seconds, so a thread sets all again while the driver lives.
+Counters tell what one driver did in its life, under a WorkerId of its own; those of a driver that is killed lack its last 10
+seconds. Outside Ray nothing is recorded.
 """
 
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 WAITING, RUNNING, WHOLE, FAILED = range(4)  # of deepred_stage_state
 KEPT = "kept"
+AGAIN_S = 5.0  # half of the time in which Ray's processes report once
 
 
 @dataclass(frozen=True)
@@ -74,10 +77,36 @@ def connected() -> bool:
     return ray is not None and bool(ray.is_initialized())
 
 
+class Shown(threading.Thread):
+    """The gauges of this driver, set again and again until it leaves Ray."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.values: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+
+    def run(self) -> None:
+        while connected():
+            for (name, tags), value in list(self.values.items()):
+                instrument(name).set(value, tags=dict(tags))
+            time.sleep(AGAIN_S)
+
+
+_shown = Shown()
+_showing = threading.Lock()
+
+
 def show(name: str, value: float, stage: str | None = None, **tags: str) -> None:
-    """Set a gauge, of the stage that this process is in if no other is named."""
-    if connected():
-        instrument(name).set(value, tags=logs.here() | ({"stage": stage} if stage else {}) | tags)
+    """Set a gauge, of the stage that this process is in if no other is named, for as long as this process is a driver."""
+    global _shown
+    if not connected():
+        return
+    tags = logs.here() | ({"stage": stage} if stage else {}) | tags
+    with _showing:
+        if not _shown.is_alive():
+            _shown = Shown()
+            _shown.start()
+        _shown.values[name, tuple(sorted(tags.items()))] = value
+    instrument(name).set(value, tags=tags)
 
 
 def count(name: str, more: float, **tags: str) -> None:

@@ -1,6 +1,8 @@
 """What a run tells of itself to Prometheus and in its event log, against its manifests, on a real Ray head."""
 
+import contextlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -29,6 +31,7 @@ from deepred_ray.theme import Theme
 
 pytestmark = pytest.mark.ray
 SHOWN_WITHIN_S = 15  # after a driver has ended; Ray itself keeps its gauges for 20
+DASHBOARD = Path(__file__).resolve().parents[2] / "monitoring" / "grafana-dashboard.json"
 RAYS_LABELS = {"Component", "NodeAddress", "SessionName", "Version", "WorkerId"}
 
 
@@ -73,11 +76,13 @@ def drive(head: Head, config: Config, stage: str) -> Manifest:
 
 
 class Scraped:
-    """What the head's endpoint says of our metrics."""
+    """What the head's endpoint says of our metrics, and which of Ray's own it has."""
 
     def __init__(self, head: Head) -> None:
         text = requests.get(head.metrics, timeout=10).text
-        families = [family for family in text_string_to_metric_families(text) if family.name.startswith("ray_deepred_")]
+        every = list(text_string_to_metric_families(text))
+        families = [family for family in every if family.name.startswith("ray_deepred_")]
+        self.rays = {sample.name for family in every if family not in families for sample in family.samples}
         self.help = {family.name.removeprefix("ray_"): family.documentation for family in families}
         self.samples = [sample for family in families for sample in family.samples]
 
@@ -101,6 +106,20 @@ def scrape_until(head: Head, name: str, **wanted: str) -> Scraped:
         time.sleep(0.5)
 
 
+@contextlib.contextmanager
+def showing_once(head: Head) -> Iterator[None]:
+    """A driver that sets a gauge, of a run `still`, when it begins, and lives as long as the block."""
+    code = (
+        "import sys; from deepred_ray import cluster, config, logs, metrics; logs.enter('train', 'still');"
+        f"cluster.connect(config.RayConfig(address='{head.address}')); metrics.show('deepred_train_step', 7); sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], env=environment(), stdin=subprocess.PIPE) as driver:
+        try:
+            yield
+        finally:
+            driver.kill()
+
+
 def by_reason(manifest: Manifest) -> dict[str, int]:
     return {"kept": manifest.kept, **manifest.rejected}
 
@@ -120,28 +139,32 @@ def poison(run: Run, config: Config, model: Path) -> None:
     (model / "poison").write_text(next(row["text"] for row in texts if row["chunk_id"] == chunk))
 
 
-def test_prometheus_and_the_event_log_tell_what_the_manifests_say(head: Head, tmp_path: Path) -> None:
+def test_prometheus_and_the_event_log_tell_what_the_manifests_say(head: Head, sample_run: Run, tmp_path: Path) -> None:
     model = write_model(tmp_path / "model")
     filling = {"examples": 48, "least_filled": 0.9, "contract": "json"}
     config = make_config(tmp_path / "runs", model=str(model), synthesize=filling)
-    run = Run(config.root, config.run)
+    run = sample_run
+    run.discard_from("corpus")
 
-    # What each stage has made, as counters and as the ledger, is what its manifest says.
-    for stage in ("acquire", "corpus"):
-        manifest = drive(head, config, stage)
-        scraped = scrape_until(head, "ray_deepred_stage_state", stage=stage)
-        assert scraped.of("ray_deepred_ledger_rows", "reason", stage=stage) == by_reason(manifest)
-        assert scraped.of("ray_deepred_rows_total", "reason", stage=stage) == by_reason(manifest)
-        assert scraped.of("ray_deepred_stage_state", "run", stage=stage) == {"test": metrics.WHOLE}
+    # What a stage has made, as counters and as the ledger, is what its manifest says.
+    manifest = drive(head, config, "corpus")
+    scraped = scrape_until(head, "ray_deepred_stage_state", stage="corpus")
+    assert manifest.rejected
+    assert scraped.of("ray_deepred_ledger_rows", "reason", stage="corpus") == by_reason(manifest)
+    assert scraped.of("ray_deepred_rows_total", "reason", stage="corpus") == by_reason(manifest)
+    assert scraped.of("ray_deepred_stage_state", "run", stage="corpus") == {"test": metrics.WHOLE}
     assert scraped.of("ray_deepred_done", "step", stage="corpus") == {"corpus": 6, "twins": 6}
     assert scraped.of("ray_deepred_wanted", "step", stage="corpus") == {"corpus": 6, "twins": 6}
 
     poison(run, config, model)
-    drive(head, config, "synthesize")
-    (first,) = events(run, "synthesize")
-    (model / "poison").unlink()
-    more = make_config(tmp_path / "runs", model=str(model), synthesize=filling | {"examples": 60})
-    manifest = drive(head, more, "synthesize")
+    with showing_once(head):
+        drive(head, config, "synthesize")
+        (first,) = events(run, "synthesize")
+        (model / "poison").unlink()
+        more = make_config(tmp_path / "runs", model=str(model), synthesize=filling | {"examples": 60})
+        manifest = drive(head, more, "synthesize")
+        # Ray drops a gauge that nobody sets for 20 seconds.
+        assert Scraped(head).of("ray_deepred_train_step", "run", stage="train") == {"still": 7}
 
     # Two drivers made the rows: the counters of both add up, and the ledger is of the whole run.
     scraped = scrape_until(head, "ray_deepred_ledger_rows", stage="synthesize", reason="kept")
@@ -165,6 +188,12 @@ def test_prometheus_and_the_event_log_tell_what_the_manifests_say(head: Head, tm
         ours = {name for name in sample.labels if not name.startswith("otel_")} - RAYS_LABELS
         assert ours == {"run", "stage", *measure.tags}
 
+    # What the dashboard asks of Ray itself is there, but for GPUs.
+    of_gpus_or_ours = r"ray_(deepred|node_gpus|node_gram)"
+    wanted = {name for name in re.findall(r"ray_\w+", DASHBOARD.read_text()) if not re.match(of_gpus_or_ours, name)}
+    assert wanted
+    assert wanted <= scraped.rays
+
     # The engine's deaths, told by its own process.
     restarts = [event for event in first if event["event"] == "engine restarted"]
     assert restarts
@@ -173,8 +202,8 @@ def test_prometheus_and_the_event_log_tell_what_the_manifests_say(head: Head, tm
     assert {event["level"] for event in restarts} == {"warning"}
 
     # The event log has its beginning, its end and its counts, and each line says where it is from.
-    ((begun, *_, ended),) = events(run, "acquire")
-    assert (begun["event"], begun["command"], ended["event"]) == ("run started", "acquire", "run finished")
+    ((begun, *_, ended),) = events(run, "corpus")
+    assert (begun["event"], begun["command"], ended["event"]) == ("run started", "corpus", "run finished")
     _, last = events(run, "synthesize")
     finished = next(event for event in last if event["event"] == "stage finished")
     assert (finished["rows_in"], finished["kept"], finished["rejected"]) == (manifest.rows_in, manifest.kept, manifest.rejected)
