@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from deepred_ray import logs, metrics
-from deepred_ray.engine import EngineSettings, Messages, Reply, Sampling
+from deepred_ray.engine import Messages, Reply, Sampling
 
 ATTEMPTS = 2
 
@@ -22,7 +22,7 @@ class RestartingEngine:
     Raises ModelError if the engine cannot be started, or started again.
     """
 
-    def __init__(self, make_engine: Callable[[EngineSettings], Any], settings: EngineSettings) -> None:
+    def __init__(self, make_engine: Callable[[Any], Any], settings: Any) -> None:
         self._make, self._settings = make_engine, settings
         self._engine = make_engine(settings)
         self._dead = False
@@ -31,8 +31,8 @@ class RestartingEngine:
         self._alone = False
         self.restarts = 0
 
-    async def chat(self, messages: Messages, sampling: Sampling, *, opening: str = "") -> Reply:
-        """The engine's reply, from the engine that outlives it."""
+    async def chat(self, messages: Messages, sampling: Sampling, **told: Any) -> Reply:
+        """The engine's reply, from the engine that outlives it; `told` are further arguments of its `chat`."""
         suspect, crashes = False, 0
         try:
             while True:
@@ -40,7 +40,7 @@ class RestartingEngine:
                     if self._dead:
                         self._restart()
                     try:
-                        return await self._engine.chat(messages, sampling, opening=opening)
+                        return await self._engine.chat(messages, sampling, **told)
                     except Exception as error:  # whatever it raises is no reply, and so its end
                         self._dead = True
                         crashes += suspect

@@ -91,7 +91,8 @@ def settings_of(config: Config, stage: str, theme_hashes: dict[str, str]) -> tup
 
     `theme_hashes` maps a stage to the hash of the theme's files that it reads.
     """
-    identity: dict[str, Any] = {"theme": config.theme}
+    # By its name: the folder lies elsewhere on another machine, and what is in it is hashed.
+    identity: dict[str, Any] = {"theme": Path(config.theme).resolve().name}
     for name in STAGES[: STAGES.index(stage) + 1]:
         section: Section = getattr(config, name)
         identity |= {f"{name}.{key}": value for key, value in section.of_kind("identity").items()}
@@ -281,7 +282,9 @@ class Run:
         finally:
             stop.set()
             thread.join()
-            file.delete()
+            # A disk that can be read only keeps it; then it names a process that has ended, which hinders nobody.
+            with contextlib.suppress(OSError):
+                file.delete()
 
     def _refuse_other_writer(self, mine: dict[str, Any]) -> None:
         holder = self.lease_holder()

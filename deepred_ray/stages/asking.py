@@ -22,6 +22,7 @@ from deepred_ray.endpoint import EndpointEngine
 from deepred_ray.engine import Engine, EngineSettings, Messages, Sampling
 from deepred_ray.errors import InputError, ModelError
 from deepred_ray.llama import Llama
+from deepred_ray.restarting import RestartingEngine
 from deepred_ray.runs import Run
 from deepred_ray.schema import ANSWERS, ASKED
 from deepred_ray.stages.pool import blocks, on_engines, read_block, write_blocks
@@ -142,7 +143,8 @@ def ask(
             arguments = (
                 todo,
                 answers,
-                EngineMaker(source, config),
+                EngineMaker(config),
+                source,
                 by_name,
                 {item.id: item.turns for item in items},
                 persona,
@@ -179,11 +181,10 @@ def read_answers(folder: Folder) -> dict[tuple[str, str, int], Row]:
 class EngineMaker:
     """Makes the engine of a source; called in the actor that holds it."""
 
-    source: Source
     config: Config
 
-    def __call__(self) -> Any:
-        source, config = self.source, self.config
+    def __call__(self, source: Source) -> Any:
+        config = self.config
         if source.kind == "endpoint":
             return EndpointEngine(EngineSettings(source.model, CONTEXT_TOKENS, 0.0, endpoint=source.url))
         if source.kind == "gguf":
@@ -224,7 +225,8 @@ class AskPrompts:
         self,
         todo: Folder,
         answers: Folder,
-        make_engine: Callable[[], Any],
+        make_engine: Callable[[Source], Any],
+        source: Source,
         systems: Mapping[str, System],
         turns: Mapping[str, Sequence[str]],
         persona: str,
@@ -232,7 +234,7 @@ class AskPrompts:
     ) -> None:
         self.todo, self.answers = todo, answers
         self.systems, self.turns, self.persona, self.max_tokens = systems, turns, persona, max_tokens
-        self.engine = make_engine()
+        self.engine = RestartingEngine(make_engine, source)
 
     async def __call__(self, batch: Mapping[str, Sequence[Any]]) -> AsyncIterator[pa.Table]:
         started = time.time()
@@ -254,6 +256,11 @@ class AskPrompts:
             reply = await self.engine.chat(messages, sampling, **told)
             if reply.finish_reason == "error":
                 raise ModelError(f"{system.name} refused prompt {row['prompt_id']}: {reply.text}")
+            if reply.finish_reason == "crash":
+                raise ModelError(
+                    f"the engine of {system.name} dies of prompt {row['prompt_id']}: {reply.text}",
+                    "The log of the run has its last words. The same command goes on behind the answers that came.",
+                )
             text, finish, tokens = reply.text.strip(), reply.finish_reason, reply.tokens
             messages.append({"role": "assistant", "content": text})
         return row | {"answer": text, "finish_reason": finish, "tokens": tokens}

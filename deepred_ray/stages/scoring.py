@@ -16,6 +16,7 @@ from deepred_ray.config import Config
 from deepred_ray.console import Meter, say
 from deepred_ray.engine import Engine, EngineSettings, Sampling
 from deepred_ray.errors import ModelError
+from deepred_ray.restarting import RestartingEngine
 from deepred_ray.selftest import enforces_schema
 from deepred_ray.stages.judging import AXIS_TOKENS
 from deepred_ray.stages.pool import on_engines, one_block_each
@@ -56,7 +57,7 @@ class ScoreAnswers:
     def __init__(self, engine: EngineSettings, theme: Theme) -> None:
         self.rubric, self.description = theme.rubric, str(theme.facts["description"])
         self.sampling = Sampling(max_tokens=AXIS_TOKENS * len(self.rubric), schema=judge_schema(self.rubric))
-        self.engine = Engine(engine)
+        self.model, self.engine = engine.model, RestartingEngine(Engine, engine)
         self.testing = asyncio.Lock()
         self.tested = False
 
@@ -64,7 +65,7 @@ class ScoreAnswers:
         async with self.testing:
             if not self.tested and (fault := await enforces_schema(self.engine)):
                 raise ModelError(
-                    f"the judge {self.engine.settings.model} does not keep to a JSON schema: {fault}",
+                    f"the judge {self.model} does not keep to a JSON schema: {fault}",
                     "Name another --evaluate.judge-model.",
                 )
             self.tested = True

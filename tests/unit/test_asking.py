@@ -83,6 +83,8 @@ class Echo:
     async def chat(self, messages: Messages, sampling: Sampling, **told: Any) -> Reply:
         if messages[-1]["content"] == "refuse":
             return Reply("too long", "error", 0, 0)
+        if messages[-1]["content"] == "kill":
+            raise RuntimeError("the engine died")
         said = f"{len(messages)} {messages[0]['role']} {messages[-1]['content']} {sampling.temperature} {told}"
         return Reply(f" {said} ", "stop", 1, 5)
 
@@ -95,8 +97,8 @@ def test_turns_are_answered_one_after_the_other_and_kept(tmp_path: Path) -> None
     by_name = {"base": System("base", base, prompted=False), "tuned": System("tuned", base, adapted=True)}
     rows = [{"system": name, "prompt_id": "style-plan-001", "draw": draw} for name, draw in (("base", 0), ("tuned", 1))]
     write_blocks(run.table("todo"), rows, ASKED, 64)
-    turns = {item.id: item.turns for item in ITEMS} | {"bad": ("refuse",)}
-    actor = AskPrompts(run.table("todo"), run.table("answers"), Echo, by_name, turns, "Be red.", 9)
+    turns = {item.id: item.turns for item in ITEMS} | {"bad": ("refuse",), "deadly": ("kill",)}
+    actor = AskPrompts(run.table("todo"), run.table("answers"), lambda _: Echo(), base, by_name, turns, "Be red.", 9)
 
     async def drain(name: str) -> list[dict[str, Any]]:
         return [row async for table in actor({"block": [name]}) for row in table.to_pylist()]
@@ -110,10 +112,11 @@ def test_turns_are_answered_one_after_the_other_and_kept(tmp_path: Path) -> None
     assert found["base", "style-plan-001", 0]["answer"] == "5 user And shorter? 0.0 {}"
     assert found["tuned", "style-plan-001", 1]["answer"] == "6 system And shorter? 0.7 {'adapter': True}"
     assert run.table("answers").read_table(ANSWERS).num_rows == 2
-    write_blocks(run.table("bad"), [{"system": "base", "prompt_id": "bad", "draw": 0}], ASKED, 64)
-    actor.todo = run.table("bad")
-    with pytest.raises(ModelError, match="base refused prompt bad: too long"):
-        asyncio.run(drain(run.table("bad").files(".parquet")[0].name))
+    for name, said in (("bad", "base refused prompt bad: too long"), ("deadly", "of base dies of prompt deadly: RuntimeError")):
+        write_blocks(run.table(name), [{"system": "base", "prompt_id": name, "draw": 0}], ASKED, 64)
+        actor.todo = run.table(name)
+        with pytest.raises(ModelError, match=said):
+            asyncio.run(drain(run.table(name).files(".parquet")[0].name))
 
 
 def test_prompts_that_stand_in_the_training_data_are_found() -> None:
