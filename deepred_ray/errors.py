@@ -24,6 +24,10 @@ class InputError(DeepredError, ValueError):
     """An input file, table or folder that is missing or malformed."""
 
 
+class StorageError(DeepredError, OSError):
+    """An object store that does not answer, refuses our credentials, lacks the bucket, or fails."""
+
+
 class StaleRunError(DeepredError):
     """A run folder whose rows were made with other identity settings than those asked for."""
 
@@ -59,3 +63,24 @@ class ShortfallError(DeepredError):
 
 class LedgerError(DeepredError, AssertionError):
     """The counts of a stage do not add up: a row vanished without a reason. Always a bug of ours."""
+
+
+LOSSES = {
+    "WorkerCrashedError": "a worker process of Ray was lost",
+    "ActorDiedError": "a worker process of Ray was lost",
+    "NodeDiedError": "a node of the cluster was lost",
+    "ObjectLostError": "a node of the cluster was lost, with data that it held",
+    "OutOfMemoryError": "a node ran out of memory, and Ray ended a worker process there",
+    "OutOfDiskError": "Ray's object store is full, and so is the disk that it spills to",
+    "ObjectStoreFullError": "Ray's object store is full, and so is the disk that it spills to",
+}
+"""What errors of Ray mean that are nobody's fault here, by the name of their class."""
+
+
+def loss(error: BaseException) -> DeepredError | None:
+    """What an error of Ray tells of a process, node or store that failed the run; None for any other error."""
+    said = next((LOSSES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in LOSSES), None)
+    if said is None:
+        return None
+    cause = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return DeepredError(f"{said}: {cause}", "The same command goes on: what is written is kept. The log of the run has the rest.")

@@ -1,21 +1,30 @@
-"""Files of a run, on a local or shared path or on any URI that pyarrow opens. Every write is whole or absent."""
+"""Files of a run, on a local or shared path or on any URI that pyarrow opens. Every write is whole or absent.
+
+Credentials of an object store come from the environment of each process, never from a URI: nothing here holds or pickles one.
+"""
 
 import contextlib
 import hashlib
 import json
 import os
+import re
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from deepred_ray.errors import DeepredError, InputError
+from deepred_ray.errors import DeepredError, InputError, StorageError
+
+REFUSED = re.compile(r"AWS Error \w*(ACCESS|SIGNATURE|CREDENTIAL|TOKEN|AUTH)|HTTP status 40[13]\b")
+NO_BUCKET = re.compile(r"AWS Error NO_SUCH_BUCKET|^Bucket '\S+' not found")
+NO_ANSWER = re.compile(r"AWS Error (NETWORK_CONNECTION|REQUEST_TIMEOUT)|curlCode")
 
 
 @dataclass(frozen=True)
@@ -27,14 +36,23 @@ class Folder:
 
     @classmethod
     def open(cls, root: str) -> "Folder":
-        """Raises InputError for a URI that pyarrow does not know."""
+        """Raises InputError for a URI that pyarrow does not know, or that holds credentials."""
         if "://" not in root:
             return cls(fs.LocalFileSystem(), str(Path(root).expanduser().resolve()))
+        parts = urlsplit(root)
+        if "@" in parts.netloc:
+            raise InputError(
+                f"data root {parts.scheme}://...: a URI that holds credentials would be written into every run",
+                "Leave them out of it and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment.",
+            )
         try:
-            filesystem, path = fs.FileSystem.from_uri(root)
+            filesystem, path = fs.FileSystem.from_uri(s3_uri(root) if parts.scheme == "s3" else root)
         except (pa.ArrowInvalid, OSError) as error:
-            raise InputError(f"data root {root}: {error}", "Use a folder, or a URI such as s3://bucket/folder.") from error
-        return cls(filesystem, path)
+            raise InputError(
+                f"data root {parts.scheme}://{parts.netloc}{parts.path}: {error}",
+                "Use a folder, or a URI such as s3://bucket/folder.",
+            ) from error
+        return cls(filesystem, path.rstrip("/"))
 
     def __truediv__(self, name: str) -> "Folder":
         return Folder(self.filesystem, f"{self.path}/{name}")
@@ -50,58 +68,80 @@ class Folder:
     @property
     def size(self) -> int:
         """Bytes of this file."""
-        return int(self.filesystem.get_file_info(self.path).size)
+        with self.told():
+            return int(self.filesystem.get_file_info(self.path).size)
+
+    @contextlib.contextmanager
+    def told(self) -> Iterator[None]:
+        """Raises StorageError, in words for a user, where an object store fails; what is missing stays a FileNotFoundError."""
+        try:
+            yield
+        except OSError as error:
+            if self.local or isinstance(error, StorageError | FileNotFoundError):
+                raise
+            raise explained(self.path, str(error)) from error
+
+    def require(self) -> None:
+        """Raises StorageError unless the object store answers, takes our credentials and has the bucket."""
+        if not self.local and not self.exists() and not Folder(self.filesystem, self.path.split("/")[0]).exists():
+            raise explained(self.path, "AWS Error NO_SUCH_BUCKET")
 
     def exists(self) -> bool:
-        return bool(self.filesystem.get_file_info(self.path).type != fs.FileType.NotFound)
+        with self.told():
+            return bool(self.filesystem.get_file_info(self.path).type != fs.FileType.NotFound)
 
     def files(self, suffix: str = "") -> list["Folder"]:
         """Files directly inside, by name, without those that are still being written."""
-        selector = fs.FileSelector(self.path, allow_not_found=True)
         return [
             Folder(self.filesystem, info.path)
-            for info in sorted(self.filesystem.get_file_info(selector), key=lambda info: str(info.path))
+            for info in self.inside()
             if info.type == fs.FileType.File and info.base_name.endswith(suffix) and not info.base_name.startswith(".")
         ]
 
     def folders(self) -> list["Folder"]:
-        selector = fs.FileSelector(self.path, allow_not_found=True)
-        return [
-            Folder(self.filesystem, info.path)
-            for info in sorted(self.filesystem.get_file_info(selector), key=lambda info: str(info.path))
-            if info.type == fs.FileType.Directory
-        ]
+        return [Folder(self.filesystem, info.path) for info in self.inside() if info.type == fs.FileType.Directory]
+
+    def inside(self) -> list[Any]:
+        with self.told():
+            found = self.filesystem.get_file_info(fs.FileSelector(self.path, allow_not_found=True))
+        return sorted(found, key=lambda info: str(info.path))
 
     def delete(self) -> None:
-        kind = self.filesystem.get_file_info(self.path).type
-        if kind == fs.FileType.Directory:
-            self.filesystem.delete_dir(self.path)
-        elif kind == fs.FileType.File:
-            self.filesystem.delete_file(self.path)
+        with self.told():
+            kind = self.filesystem.get_file_info(self.path).type
+            if kind == fs.FileType.Directory:
+                self.filesystem.delete_dir(self.path)
+            elif kind == fs.FileType.File:
+                self.filesystem.delete_file(self.path)
 
     def read_bytes(self) -> bytes:
-        with self.filesystem.open_input_stream(self.path, compression=None) as stream:
+        with self.told(), self.filesystem.open_input_stream(self.path, compression=None) as stream:
             return bytes(stream.read())
 
     def write_bytes(self, data: bytes) -> None:
         """Replace this file at once: a reader sees the old bytes or the new ones, never a part.
 
         Raises:
-            DeepredError: the folder cannot be written, or the disk is full.
+            DeepredError: the folder cannot be written, or the disk is full. StorageError: the object store failed.
         """
+        if not self.local:
+            # An object store shows a file only when its upload is complete, and needs no folder made for it.
+            with self.told():
+                if not isinstance(self.filesystem, fs.S3FileSystem):
+                    self.filesystem.create_dir(self.path.rsplit("/", 1)[0], recursive=True)
+                with self.filesystem.open_output_stream(self.path, compression=None) as stream:
+                    stream.write(data)
+            return
         parent, name = self.path.rsplit("/", 1)
-        # Object stores show a file only when its upload is complete; a local file needs the rename.
-        target = f"{parent}/.{name}.{uuid.uuid4().hex[:8]}" if self.local else self.path
+        draft = f"{parent}/.{name}.{uuid.uuid4().hex[:8]}"
         try:
             self.filesystem.create_dir(parent, recursive=True)
-            with self.filesystem.open_output_stream(target, compression=None) as stream:
+            with self.filesystem.open_output_stream(draft, compression=None) as stream:
                 stream.write(data)
-            if self.local:
-                os.replace(target, self.path)
+            os.replace(draft, self.path)
         except OSError as error:
-            if self.local:
-                with contextlib.suppress(OSError):
-                    Path(target).unlink()
+            with contextlib.suppress(OSError):
+                Path(draft).unlink()
             raise DeepredError(
                 f"cannot write {self.path}: {error}", "Choose a --data-root with room that you may write to."
             ) from error
@@ -137,7 +177,40 @@ class Folder:
             with pq.ParquetFile(self.path, filesystem=self.filesystem) as file:
                 return file.read(columns=wanted.names).select(wanted.names).cast(wanted)
         except (pa.ArrowInvalid, pa.ArrowTypeError, KeyError, ValueError, OSError) as error:  # a damaged file is an OSError
+            if "AWS Error" in str(error):
+                raise explained(self.path, str(error)) from error
             raise InputError(f"{self.path} is not a table with columns {', '.join(wanted.names)}: {error}") from error
+
+
+def s3_uri(root: str) -> str:
+    """The URI with what pyarrow is to be told besides: the region of the environment, and that a small object is one PUT."""
+    parts = urlsplit(root)
+    told = {"allow_delayed_open": "true"}
+    if region := os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"):
+        told["region"] = region
+    return urlunsplit(parts._replace(query=urlencode(told | dict(parse_qsl(parts.query)))))
+
+
+def explained(path: str, fault: str) -> StorageError:
+    """What an object store said of `path`, and the way out."""
+    bucket = path.split("/")[0]
+    if NO_BUCKET.search(fault):
+        return StorageError(
+            f"there is no bucket {bucket}", "Make it, or name another --data-root. AWS_ENDPOINT_URL says which server is asked."
+        )
+    if REFUSED.search(fault):
+        # The server's own words may name the key.
+        return StorageError(
+            f"the object store refuses access to {path}",
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY must be set and right on every node, and may list, read, write and delete "
+            "there.",
+        )
+    if NO_ANSWER.search(fault):
+        return StorageError(
+            f"the object store does not answer (asked for {path})",
+            "Check AWS_ENDPOINT_URL and the network. The same command goes on from what is there.",
+        )
+    return StorageError(f"the object store failed at {path}: {fault}", "The same command goes on from what is there.")
 
 
 def shard_name(ids: Iterable[str]) -> str:
