@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, create_model
 
 from deepred_ray import __version__
 from deepred_ray.config import Config, Section, load, read_toml
-from deepred_ray.errors import ConfigError, DeepredError
+from deepred_ray.errors import ConfigError, DeepredError, loss
 
 if TYPE_CHECKING:
     from deepred_ray.runs import Run
@@ -137,8 +137,10 @@ def report(error: BaseException, debug: bool) -> int:
 
 
 def find_known(error: BaseException) -> DeepredError | None:
-    """The error of ours in a chain of causes: Ray wraps what a worker raised."""
+    """The error of ours in a chain of causes, since Ray wraps what a worker raised; else what Ray tells of a process, node or store
+    that failed."""
     seen: set[int] = set()
+    lost: DeepredError | None = None
     todo: list[BaseException | None] = [error]
     while todo:
         current = todo.pop()
@@ -148,11 +150,12 @@ def find_known(error: BaseException) -> DeepredError | None:
         if isinstance(current, DeepredError):
             # Ray's copy is of both types; its text is a worker's traceback, its fields are ours.
             return DeepredError(current.message, current.cure) if hasattr(current, "message") else None
+        lost = lost or loss(current)
         todo += [getattr(current, "cause", None), current.__cause__, current.__context__]
         todo += list(getattr(current, "worker_failures", {}).values())
     # What a function mapped by Ray Data raised arrives as the text of a traceback only.
     told = TOLD.search(str(error))
-    return DeepredError(told[1], told[2] or "") if told else None
+    return DeepredError(told[1], told[2] or "") if told else lost
 
 
 class Asked(NamedTuple):

@@ -68,6 +68,7 @@ class LedgerError(DeepredError, AssertionError):
 LOSSES = {
     "WorkerCrashedError": "a worker process of Ray was lost",
     "ActorDiedError": "a worker process of Ray was lost",
+    "ActorUnavailableError": "a worker process of Ray was lost",
     "NodeDiedError": "a node of the cluster was lost",
     "ObjectLostError": "a node of the cluster was lost, with data that it held",
     "OutOfMemoryError": "a node ran out of memory, and Ray ended a worker process there",

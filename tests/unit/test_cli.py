@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.exceptions import OutOfDiskError, WorkerCrashedError
 
 from deepred_ray import cli, console, models, pipeline
 from deepred_ray.cli import STAGE_HELP, TOOL_HELP, find_known, main
@@ -148,6 +149,20 @@ def test_our_error_is_found_among_its_wrappings() -> None:
         assert known is not None
         assert str(known) == "half is missing\n  Ask for less."
     assert find_known(circle) is None
+
+
+def test_what_ray_lost_is_told_with_how_to_go_on() -> None:
+    died = RuntimeError("outer")
+    died.__cause__ = WorkerCrashedError()
+    full = OutOfDiskError("put")
+    for error, said in ((died, "a worker process of Ray was lost: The worker died"), (full, "Ray's object store is full")):
+        known = find_known(error)
+        assert known is not None
+        assert known.message.startswith(said)
+        assert known.cure.startswith("The same command goes on")
+    # What one of our own errors says tells more.
+    died.__context__ = InputError("the cause")
+    assert str(find_known(died)) == "the cause"
 
 
 @pytest.mark.parametrize(
