@@ -18,4 +18,5 @@ exclude_patterns = ["_build"]
 myst_enable_extensions = ["deflist", "fieldlist"]
 myst_heading_anchors = 3
 nitpicky = True
+suppress_warnings = ["toc.not_included"]
 highlight_language = "console"

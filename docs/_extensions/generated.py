@@ -24,7 +24,7 @@ PACKAGE = Path(cli.__file__).parent
 WORDS = {str: "text", int: "a whole number", float: "a number", bool: "yes or no"}
 
 
-def settings(section: str) -> str:
+def settings(section: str = "") -> str:
     """A definition list of a section's settings: name, flags, type, default, kind and meaning of each.
 
     Raises:
@@ -152,7 +152,7 @@ def setup(app: Any) -> dict[str, Any]:
 
         return Generated
 
-    app.add_directive("settings", directive(lambda section="": settings(section)))
+    app.add_directive("settings", directive(settings))
     app.add_directive("commands", directive(commands))
     app.add_directive("modules", directive(modules))
     return {"parallel_read_safe": True}
