@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from deepred_ray.config import Config, load
 from deepred_ray.console import console
 from deepred_ray.errors import InputError
 from deepred_ray.llama import Llama
@@ -22,11 +23,12 @@ def talk(root: str, options: argparse.Namespace) -> int:
     Raises:
         InputError: the persona or the run's GGUF is not there. ModelError: llama.cpp cannot load it.
     """
-    theme = Theme.find(options.theme)
-    persona = theme.personas.get(options.persona)
+    run = Run(root, options.run)
+    theme = Theme.find(options.theme or theme_of(run))
+    persona = theme.personas.get(options.persona) if options.persona else next(iter(theme.personas.values()))
     if persona is None:
         raise InputError(f"no persona {options.persona!r}", f"Name one of {', '.join(theme.personas)}.")
-    llama = load_quietly(Path(options.gguf) if options.gguf else newest_gguf(Run(root, options.run)))
+    llama = load_quietly(Path(options.gguf) if options.gguf else newest_gguf(run))
     messages = [{"role": "system", "content": persona.system[0]}]
 
     def answer(question: str) -> None:
@@ -40,7 +42,7 @@ def talk(root: str, options: argparse.Namespace) -> int:
     if options.ask:
         answer(options.ask)
         return 0
-    name = str(theme.facts["title"])
+    name = theme.title
     if sys.stdin.isatty():
         console.print(f"[bold]{name}[/bold] listens. An empty line or /quit ends the talk.")
     while (question := read_line()) not in (None, "", "/quit"):
@@ -60,6 +62,12 @@ def read_line() -> str | None:
         return input("you: " if sys.stdin.isatty() else "").strip()
     except EOFError:
         return None
+
+
+def theme_of(run: Run) -> str:
+    """The theme that a run was made with; the default one where there is no such run."""
+    file = run.folder / "config.json"
+    return load(file.read_json(), file.path).theme if file.exists() else Config().theme
 
 
 def newest_gguf(run: Run) -> Path:

@@ -324,7 +324,8 @@ class Config(Section):
     data_root: str = operational("")
     """Folder or URI (s3://, gs://) of all runs. Default: $GUTENBERG_DATA, else ./runs."""
     theme: str = identity("deepred")
-    """Name of a theme that ships with the package, or a folder with the same files."""
+    """Name of a theme that ships with the package, or a folder with the same files: absolute, beside the configuration file that
+    names it, or under the current one. `deepred check-theme` checks it."""
     model: str = identity("smollm2")
     """The model that is tuned: a Hugging Face id, a folder, or `smollm2`, the 135M model that comes with the set-up."""
     acquire: AcquireConfig = AcquireConfig()
@@ -341,17 +342,21 @@ class Config(Section):
 
 
 def read_toml(path: str) -> dict[str, Any]:
-    """The settings of one TOML file.
+    """The settings of one TOML file. A theme that lies beside the file is named from where this process stands.
 
     Raises:
         ConfigError: no such file, or it is not TOML.
     """
     try:
-        return tomllib.loads(Path(path).read_text("utf-8"))
+        values = tomllib.loads(Path(path).read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"config file {path}: {error.strerror or error}", "Give --config an existing .toml file.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"config file {path} is not TOML: {error}") from error
+    theme = values.get("theme")
+    if isinstance(theme, str) and (Path(path).parent / theme / "theme.toml").is_file():
+        values["theme"] = os.path.normpath(Path(path).parent / theme)
+    return values
 
 
 def load(values: dict[str, Any], origin: str) -> Config:

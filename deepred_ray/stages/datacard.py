@@ -163,7 +163,7 @@ def stats_words(examples: Sequence[Row], part: int) -> list[int]:
 def card(run: Run, config: Config, theme: Theme, examples: Sequence[Row], stats: Mapping[str, Any], model: str) -> str:
     """A data card in Markdown, with the header that dataset hubs read: what the rows are, where they come from, and what they must
     not be taken for."""
-    title = theme.facts["title"]
+    title = theme.title
     train, val = (stats["splits"].get(split, 0) for split in ("train", "val"))
     judged = f"- Judge `{config.synthesize.judge_model}`: mean score {stats['judge']['mean']} of 5.\n" if stats["judge"] else ""
     by_hand = f"- {stats['rejected_by_hand']} examples were rejected by hand.\n" if stats["rejected_by_hand"] else ""
@@ -234,7 +234,7 @@ One object a line: `id` (its slot), `messages` (system, then user and assistant 
 
 {chr(10).join(f"- {text}" for source, text in SOURCES.items() if source in stats["sources"])}
 - The answers were written by `{model}`: its licence decides what may be done with them.
-- Theme `{config.theme}`: questions, openings, personas and system prompts are part of deepred_ray (Apache-2.0).
+- Theme `{theme.name}`: questions, openings, personas and system prompts are its own{licence_of(theme)}.
 
 {md_table(["work", "examples"], works_rows(run, examples))}
 
@@ -247,6 +247,11 @@ voice as far as rules can tell, which is not the same as good sense.
 
 {chr(10).join(sample_text(example) for example in samples(examples))}
 """
+
+
+def licence_of(theme: Theme) -> str:
+    told = theme.facts.get("licence")
+    return f" ({told})" if told else ", whose folder tells no licence"
 
 
 def size_category(count: int) -> str:

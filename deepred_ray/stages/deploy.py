@@ -25,7 +25,7 @@ OLLAMA_CHATML = "{{- range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|
 def run(run: Run, config: Config, theme: Theme) -> None:
     """Put the first of the run's GGUF files wherever the settings say."""
     settings = config.export
-    name = f"deepred-{settings.quantizations[0]}"
+    name = f"{theme.name}-{settings.quantizations[0]}"
     for place in settings.deploy:
         file = run.local_copy(f"gguf/{name}") / f"{name}.gguf"
         if place == "lmstudio":

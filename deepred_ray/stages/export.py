@@ -1,7 +1,7 @@
 """export: the adapter merged into its base, GGUF files of it, and proof that llama.cpp says the same.
 
 INPUT   adapter/ and the base model
-OUTPUT  merged/ (Hugging Face folder, half precision), gguf/deepred-<quantization>.gguf
+OUTPUT  merged/ (Hugging Face folder, half precision), gguf/<theme>-<quantization>.gguf
 fan-out one adapter, one file a quantization
 """
 
@@ -45,7 +45,9 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
     settings = config.export
     adapter = find_adapter(run, settings.adapter)
     base = models.resolve(config.model)
-    missing = [name for name in settings.quantizations if not (run.local_copy(f"gguf/deepred-{name}") / "verified.json").exists()]
+    missing = [
+        name for name in settings.quantizations if not (run.local_copy(f"gguf/{theme.name}-{name}") / "verified.json").exists()
+    ]
     if set(missing) & set(FILE_TYPES):
         quantizer()
     conversations = check_conversations(theme)
@@ -61,13 +63,13 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
     files = {}
     # What the K-quants are made of comes first.
     for quantization in sorted(settings.quantizations, key=lambda name: name != "f16"):
-        name = f"gguf/deepred-{quantization}"
+        name = f"gguf/{theme.name}-{quantization}"
         if not (run.local_copy(name) / "verified.json").exists():
             prompts = [item.prompt for item in theme.evaluation]
             task = convert.options(**placement.options(settings.resources))
             ray.get(task.remote(run, name, quantization, proof, conversations, prompts, settings.tolerance))
         verified = json.loads((run.local_copy(name) / "verified.json").read_text())
-        file = run.local_copy(name) / f"deepred-{quantization}.gguf"
+        file = run.local_copy(name) / f"{theme.name}-{quantization}.gguf"
         files[quantization] = verified | {"path": f"{name}/{file.name}", "bytes": file.stat().st_size}
         say(
             f"  {file.name}: {file.stat().st_size / 2**20:.0f} MiB; llama.cpp's next token is transformers' in "
@@ -101,7 +103,8 @@ def find_adapter(run: Run, named: str | None) -> Path:
 def check_conversations(theme: Theme) -> list[list[dict[str, str]]]:
     """Prompts on which adapter, merged model and GGUF are compared."""
     system = theme.system
-    items = [item for item in theme.evaluation if item.category == "plan"][:CHECK_PROMPTS]
+    style = [item for item in theme.evaluation if item.kind == "style"]
+    items = sorted(style, key=lambda item: item.category != "plan")[:CHECK_PROMPTS]
     return [[{"role": "system", "content": system}, {"role": "user", "content": item.prompt}] for item in items]
 
 
@@ -246,9 +249,10 @@ def convert(
 
     merged = run.local_copy(MERGED)
     with run.artefact(name) as folder:
-        file = folder / f"deepred-{quantization}.gguf"
+        file = folder / f"{Path(name).name}.gguf"
         if quantization in FILE_TYPES:
-            whole = run.local_copy("gguf/deepred-f16") / "deepred-f16.gguf"
+            f16 = name.removesuffix(quantization) + "f16"
+            whole = run.local_copy(f16) / f"{Path(f16).name}.gguf"
             source = whole if whole.exists() else folder / "f16.gguf"
             if source != whole:
                 converter(merged, source, "f16")

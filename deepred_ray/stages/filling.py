@@ -71,9 +71,9 @@ class Recipe:
         )
 
     def checks(self) -> validating.Checks:
-        theme = self.theme
+        theme, length = self.theme, self.settings.answer_chars
         overlap = validating.Overlap(" ".join(item.turns) for item in theme.evaluation)
-        return validating.Checks(self.settings.answer_chars, theme.era.check, theme.keywords_in, theme.common, overlap)
+        return validating.Checks(length, theme.speech, theme.era.check, theme.keywords_in, theme.common, overlap)
 
     def sampling(self, prompt: Prompt) -> Sampling:
         settings = self.settings

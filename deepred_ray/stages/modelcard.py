@@ -71,7 +71,7 @@ def card(
 ) -> str:
     """The card in Markdown, with the header that model hubs read. `losses`: step, training loss and, where it was measured,
     validation loss, in nats a token."""
-    title, train = theme.facts["title"], manifests["train"]
+    title, train = theme.title, manifests["train"]
     settings = config.train.model_dump()
     base = EMBEDDED_SOURCE if config.model == models.EMBEDDED else config.model
     header = ["---", "library_name: peft", f"base_model: {base}"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from deepred_ray.text.items import Item
 from deepred_ray.text.prose import MIN_PROSE_WORDS, prose_fault, words
-from deepred_ray.text.style import StyleRules, keyword_share, speaks_as_assistant, speaks_for_itself
+from deepred_ray.text.style import StyleRules, keyword_share, speaks_as_assistant, speaks_otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,8 @@ def judge_style(
         return Judgement(False, fault)
     if keyword_share(answer, keywords) > MOST_KEYWORDS:
         return Judgement(False, "keyword_list")
-    if speaks_for_itself(answer, rules):
-        return Judgement(False, "speaks_for_itself")
+    if speaks_otherwise(answer, rules):
+        return Judgement(False, "another_voice")
     if len(shown) < MIN_SHOWN:
         return Judgement(False, "few_characteristics")
     return Judgement(True, "ok") if persona else Judgement(False, "neutral_style")

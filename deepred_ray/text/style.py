@@ -14,16 +14,16 @@ from deepred_ray.text.prose import plain, words
 class StyleRules:
     """What a theme's style is known by, for small letters and straight apostrophes.
 
-    `markers` maps a characteristic to the words that show it, `collective` finds the words of one who speaks for all,
-    `assistant` the phrases and the layout of a modern assistant.
+    `markers` maps a characteristic to the words that show it, `own` finds the words of its voice, `other` those
+    of a voice that is not its own, `assistant` the phrases and the layout of a modern assistant.
     """
 
     markers: Mapping[str, re.Pattern[str]]
-    collective: re.Pattern[str]
+    own: re.Pattern[str]
+    other: re.Pattern[str]
     assistant: re.Pattern[str]
 
 
-_SINGULAR = re.compile(r"\b(?:i|me|mine|my|myself)\b")
 # A tale has verbs in the past; an answer has them in the present or the future, or commands.
 _NARRATED = re.compile(r"\b(?:was|were|had|did|said|could|would|came|went|saw|took|made|\w{2,}ed)\b")
 _SPOKEN = re.compile(r"\b(?:is|are|am|has|have|do|does|will|shall|must|can|cannot|may|let)\b")
@@ -36,16 +36,16 @@ LENGTHS = (10, 20, 30, 40, 55, 70, 90, 120)
 def parse_style(toml: str) -> StyleRules:
     """Read style rules from TOML: tables of lists of regular expressions.
 
-    `characteristics.NAME` (`MIN_CHARACTERISTICS` of them at least), `voice.collective` and `assistant.phrases` hold
-    whole words or phrases; `assistant.layout` holds patterns that match as they stand, `^` at the start of a line.
-    Raises ValueError for a missing or empty list, a pattern that does not compile, too few characteristics, or a marker
-    that stands under two of them.
+    `characteristics.NAME` (`MIN_CHARACTERISTICS` of them at least), `voice.own`, `voice.other` and
+    `assistant.phrases` hold whole words or phrases; `assistant.layout` holds patterns that match as they stand, `^` at the start
+    of a line. Raises ValueError for a missing or empty list, a pattern that does not compile, too few characteristics, or a
+    marker that stands under two of them.
     """
     tables = tomllib.loads(toml)
     try:
         lists = tables["characteristics"]
         markers = {name: re.compile(_words_of(patterns)) for name, patterns in lists.items()}
-        collective = re.compile(_words_of(tables["voice"]["collective"]))
+        own, other = (re.compile(_words_of(tables["voice"][name])) for name in ("own", "other"))
         phrases, layout = _words_of(tables["assistant"]["phrases"]), _any_of(tables["assistant"]["layout"])
         assistant = re.compile(f"{phrases}|{layout}", re.MULTILINE)
     except (KeyError, TypeError, AttributeError, ValueError, re.error) as error:
@@ -55,7 +55,7 @@ def parse_style(toml: str) -> StyleRules:
     uses = Counter(marker for patterns in lists.values() for marker in patterns)
     if repeated := [marker for marker, times in uses.items() if times > 1]:
         raise ValueError(f"style rules: markers used twice: {', '.join(repeated)}")
-    return StyleRules(markers, collective, assistant)
+    return StyleRules(markers, own, other, assistant)
 
 
 def _any_of(patterns: list[str]) -> str:
@@ -78,10 +78,10 @@ def speaks_as_assistant(text: str, rules: StyleRules) -> bool:
     return bool(rules.assistant.search(plain(text)))
 
 
-def speaks_for_itself(text: str, rules: StyleRules) -> bool:
-    """Whether it says "I" and "my" over three times as often as it speaks for all."""
+def speaks_otherwise(text: str, rules: StyleRules) -> bool:
+    """Whether the words of another voice are over three times as many as those of its own."""
     small = plain(text)
-    return len(_SINGULAR.findall(small)) > 3 * len(rules.collective.findall(small))
+    return len(rules.other.findall(small)) > 3 * len(rules.own.findall(small))
 
 
 def keyword_share(text: str, keywords: Iterable[str]) -> float:
@@ -93,13 +93,13 @@ def keyword_share(text: str, keywords: Iterable[str]) -> float:
 
 def proportions(text: str, rules: StyleRules) -> list[float]:
     """What a text's style is told by besides its words: distinct markers of each characteristic by the square root of its length
-    (as vocabulary grows with a text), and words of the collective voice, of "I", and of narrated beyond spoken verbs, per word."""
+    (as vocabulary grows with a text), and words of its own voice, of another, and of narrated beyond spoken verbs, per word."""
     small, length = plain(text), max(1, len(words(text)))
     told = len(_NARRATED.findall(small)) - len(_SPOKEN.findall(small))
     return [
         *(count / length**0.5 for count in marker_counts(text, rules).values()),
-        len(rules.collective.findall(small)) / length,
-        len(_SINGULAR.findall(small)) / length,
+        len(rules.own.findall(small)) / length,
+        len(rules.other.findall(small)) / length,
         told / length,
     ]
 

@@ -10,6 +10,7 @@ from deepred_ray.text.grounding import shared, stem
 from deepred_ray.text.language import UNDETERMINED, language
 from deepred_ray.text.prompts import Turn
 from deepred_ray.text.reject import Reject
+from deepred_ray.text.speech import Speech
 
 COPY_WORDS: Final = 8
 """A run of this many words that stands in a source counts as copied."""
@@ -17,7 +18,6 @@ OVERLAP_WORDS: Final = 12
 """A run of this many words, or the whole of a shorter prompt, that stands in an evaluation prompt: the measure that GPT-3's and
 later papers use for contamination is 13."""
 QUESTION_CHARS: Final = (8, 400)
-LEAST_COLLECTIVE: Final = 2
 LEAST_THEME_HITS: Final = 2
 LEAST_SHARED: Final = 2
 """Words that a conversation has from its passage, content words and theme keywords; one of them at least a content word."""
@@ -29,7 +29,7 @@ LEAST_LETTERS: Final = 60
 # What a chat template, Markdown or a web page leaves behind. A bare word "user" on a line of its own is a role.
 MARKUP = re.compile(
     r"<\|?\w+\|?>|\|im_(?:start|end)\||\[/?INST\]|```|^#+ |\*\*|^\s*(?:[-*•]|\d+[.)])\s|https?://|</?[a-z]+>"
-    r"|^\s*(?:user|assistant|system|question|answer|q|a|human|ai|deep red|response|note)\s*:|^\s*(?:user|assistant|system)\s*$"
+    r"|^\s*(?:user|assistant|system|question|answer|q|a|human|ai|response|note)\s*:|^\s*(?:user|assistant|system)\s*$"
     r"|\[(?:your|insert|name)\b",
     re.M | re.I,
 )
@@ -47,10 +47,6 @@ META = re.compile(
     r"|\bfeel free to\b|\blet me know if\b|\bhope this helps\b",
     re.I,
 )
-FIRST_PERSON = re.compile(r"\b(?:I|I['’](?:m|ve|ll|d)|[Mm]y|[Mm]e|[Mm]yself|[Mm]ine own)\b")
-NUMERAL = re.compile(r"\b[A-Z][a-z]+ I\b(?! [a-z])")
-"""Part I, Nicholas I."""
-COLLECTIVE = re.compile(r"\b(?:we|our|ours|us|ourselves|together|comrades?|collective|people|citizens)\b", re.I)
 SENTENCE_END = re.compile(r"[.!?…][\"'”’)]*$")
 
 
@@ -58,11 +54,12 @@ SENTENCE_END = re.compile(r"[.!?…][\"'”’)]*$")
 class Checks:
     """What the validators measure against; made once a process.
 
-    `era` is the temporal gate, `keywords` are the theme keywords in a text, `common` are the stems that do not show where a text
-    comes from, `prompts` are those of the evaluation.
+    `speech` is how the theme's answers speak, `era` is the temporal gate, `keywords` are the theme keywords in a text, `common` are
+    the stems that do not show where a text comes from, `prompts` are those of the evaluation.
     """
 
     answer_chars: tuple[int, int]
+    speech: Speech
     era: Callable[[str], Reject | None]
     keywords: Callable[[str], Set[str]]
     common: frozenset[str]
@@ -101,11 +98,11 @@ def fault(turns: Sequence[Turn], passage: str | None, shots: Sequence[str], chec
     """The first reason why this conversation is no example, or None. From cheap and gross to fine; whatever concerns one text is
     asked of each question and each answer. `passage` is None where there is none to be true to."""
     for question, answer in turns:
-        if reject := form_fault(question, answer, checks.answer_chars):
+        if reject := form_fault(question, answer, checks):
             return reject
     answers = [turn.answer for turn in turns]
     for answer in answers:
-        if reject := voice_fault(answer):
+        if reject := voice_fault(answer, checks.speech):
             return reject
     for name, source in (("passage", passage or ""), *(("exemplar", shot) for shot in shots)):
         for answer in answers:
@@ -133,15 +130,15 @@ def ungrounded(passage: str, texts: Sequence[str], checks: Checks) -> Reject | N
     return Reject("ungrounded", f"of the passage only {', '.join(sorted(own | keywords)) or 'nothing'}")
 
 
-def form_fault(question: str, answer: str, answer_chars: tuple[int, int]) -> Reject | None:
+def form_fault(question: str, answer: str, checks: Checks) -> Reject | None:
     """Length, leaked markup and meta-talk, an end that is none, another language."""
-    low, high = answer_chars
+    low, high = checks.answer_chars
     if not low <= len(answer) <= high:
         return Reject("answer_length", f"{len(answer)} characters, {low} to {high} wanted")
     if not QUESTION_CHARS[0] <= len(question) <= QUESTION_CHARS[1]:
         return Reject("question_length", f"{len(question)} characters, {QUESTION_CHARS[0]} to {QUESTION_CHARS[1]} wanted")
     for text in (question, answer):
-        if found := MARKUP.search(text):
+        if found := MARKUP.search(text) or checks.speech.label.search(text):
             return Reject("markup", found[0].strip())
         if found := META.search(text):
             return Reject("meta_talk", found[0])
@@ -166,16 +163,12 @@ def foreign(text: str) -> Reject | None:
     return None
 
 
-def voice_fault(answer: str) -> Reject | None:
-    """Circles, and whoever does not speak for the collective."""
+def voice_fault(answer: str, speech: Speech) -> Reject | None:
+    """Circles, and whoever speaks in another voice than the theme's."""
     words = normalise(answer).split()
     if repeats(words):
         return Reject("repetitive", "few distinct words")
-    if found := FIRST_PERSON.search(NUMERAL.sub("", answer)):
-        return Reject("out_of_character", f"speaks as {found[0]}")
-    if len(COLLECTIVE.findall(answer)) < LEAST_COLLECTIVE:
-        return Reject("out_of_character", "does not speak for the collective")
-    return None
+    return speech.fault(answer)
 
 
 def copied(answer: str, source: str) -> str | None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from deepred_ray.text.anachronism import COLUMNS, SENSE_REACH, Gate, Hit, parse_terms
 from deepred_ray.text.reject import Reject
 
-LEXICON = files("deepred_ray").joinpath("data/themes/deepred/anachronisms.tsv").read_text(encoding="utf-8")
+LEXICON = files("deepred_ray").joinpath("data/common/anachronisms.tsv").read_text(encoding="utf-8")
 GATE = Gate(parse_terms(LEXICON), cutoff_year=1969)
 
 MODERN = """\

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deepred_ray.text.anachronism import Gate, parse_terms
+from deepred_ray.theme import Theme
 
 FOLDER = files("deepred_ray").joinpath("data/themes/deepred")
 PROMPTS: list[dict[str, Any]] = [
@@ -16,7 +16,7 @@ PROMPTS: list[dict[str, Any]] = [
     for kind in ("style", "temporal", "persona")
     for line in FOLDER.joinpath(f"evaluation/{kind}.jsonl").read_text(encoding="utf-8").splitlines()
 ]
-GATE = Gate(parse_terms(FOLDER.joinpath("anachronisms.tsv").read_text(encoding="utf-8")), cutoff_year=1969)
+GATE = Theme.find("deepred").era
 
 CATEGORIES = {
     "style": {

@@ -32,7 +32,7 @@ SPOKEN = "We keep the air of the city, comrade, and we count every valve of it, 
         ),
         (
             "I keep the air of my city, and I count every valve of it. I do so for myself, and I say that we all sleep better.",
-            "speaks_for_itself",
+            "another_voice",
         ),
     ],
 )

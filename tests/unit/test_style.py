@@ -16,7 +16,7 @@ from deepred_ray.stages.evaluate import style_sources
 from deepred_ray.text.classifier import StyleClassifier, cut
 from deepred_ray.text.items import Item
 from deepred_ray.text.judging import judge_style
-from deepred_ray.text.style import LENGTHS, Reference, marker_counts, parse_style, speaks_as_assistant, speaks_for_itself
+from deepred_ray.text.style import LENGTHS, Reference, marker_counts, parse_style, speaks_as_assistant, speaks_otherwise
 from deepred_ray.theme import Theme
 
 THEME = Theme.find("deepred")
@@ -117,7 +117,8 @@ hope = ["dawn"]
 order = ["plan"]
 craft = ["weld(?:s|ed)?"]
 [voice]
-collective = ["we"]
+own = ["we"]
+other = ["i"]
 [assistant]
 phrases = ["my training"]
 layout = ['^\\s*-']
@@ -129,8 +130,8 @@ def test_style_rules_are_data() -> None:
     assert marker_counts("The welder WELDED, welded at dawn", rules) == {"hope": 1, "order": 0, "craft": 1}
     assert speaks_as_assistant("So:\n - one", rules)
     assert not speaks_as_assistant("so - one by my trainings", rules)
-    assert not any(speaks_for_itself(text, rules) for text in ("We go.", "We go, I go, I stay, I stay.", "They go."))
-    assert speaks_for_itself("We go, I go, I go, I stay, I stay.", rules)
+    assert not any(speaks_otherwise(text, rules) for text in ("We go.", "We go, I go, I stay, I stay.", "They go."))
+    assert speaks_otherwise("We go, I go, I go, I stay, I stay.", rules)
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def questions() -> list[tuple[list[str], str]]:
 
 def test_theme_file() -> None:
     theme = tomllib.loads(_read("theme.toml"))
-    assert set(theme) == {"name", "title", "cutoff_year", "description", "identity"}
+    assert set(theme) == {"name", "title", "licence", "cutoff_year", "description", "identity", "speech"}
     assert (theme["name"], theme["title"], theme["cutoff_year"]) == ("deepred", "Deep Red", 1969)
     identity = theme["identity"]
     assert {"name", "creator", "place", "era", "manner"} <= set(identity)

@@ -28,8 +28,10 @@ from deepred_ray.theme import Theme
 
 KEYWORDS = {"pumps", "valve", "crew", "rook"}
 PROMPT = "Report on the state of the northern galleries before the evening bell rings tonight, and leave nothing out."
+THEME = Theme.find("deepred")
 CHECKS = Checks(
     (50, 500),
+    THEME.speech,
     Gate([Term("laser disc", 1978, "coinage", False, "a dictionary", frozenset(), "")], 1969).check,
     lambda text: KEYWORDS & set(normalise(text).split()),
     frozenset({"night", "hour"}),
@@ -165,7 +167,7 @@ def test_a_form_fault_of_a_later_turn_comes_before_a_voice_fault_of_an_earlier_o
 )  # fmt: skip
 def test_markup(text: str) -> None:
     for part in ("question", "answer"):
-        found = form_fault(*GOOD[0]._replace(**{part: f"{getattr(GOOD[0], part)}\n{text}\nSo it is."}), CHECKS.answer_chars)
+        found = form_fault(*GOOD[0]._replace(**{part: f"{getattr(GOOD[0], part)}\n{text}\nSo it is."}), CHECKS)
         assert found is not None
         assert found.reason == "markup"
 
@@ -180,8 +182,8 @@ def test_markup(text: str) -> None:
     ],
 )  # fmt: skip
 def test_period_prose_is_neither_markup_nor_meta_talk(text: str) -> None:
-    assert form_fault(QUESTION, f"{ANSWER} {text}", CHECKS.answer_chars) is None
-    assert form_fault(f"{QUESTION} {text}", ANSWER, CHECKS.answer_chars) is None
+    assert form_fault(QUESTION, f"{ANSWER} {text}", CHECKS) is None
+    assert form_fault(f"{QUESTION} {text}", ANSWER, CHECKS) is None
 
 
 @pytest.mark.parametrize(
@@ -195,14 +197,14 @@ def test_period_prose_is_neither_markup_nor_meta_talk(text: str) -> None:
     ],
 )  # fmt: skip
 def test_meta_talk(text: str) -> None:
-    found = form_fault(QUESTION, f"{ANSWER} {text}.", CHECKS.answer_chars)
+    found = form_fault(QUESTION, f"{ANSWER} {text}.", CHECKS)
     assert found is not None
     assert found.reason == "meta_talk"
 
 
 @pytest.mark.parametrize(("end", "whole"), [(".", 1), ("!", 1), ("?”", 1), ('…"', 1), (".)", 1), (". \n", 1), (",", 0), (" we", 0)])
 def test_an_answer_ends_with_its_sentence(end: str, whole: int) -> None:
-    found = form_fault(QUESTION, ANSWER.removesuffix(".") + end, CHECKS.answer_chars)
+    found = form_fault(QUESTION, ANSWER.removesuffix(".") + end, CHECKS)
     assert (found is None) == bool(whole)
 
 
@@ -222,18 +224,18 @@ def test_another_language_needs_to_be_sure() -> None:
 def test_the_first_person_is_no_numeral() -> None:
     spoken = "Comrades, we remember it together"
     for text in ("In the reign of Nicholas I, we had less bread.", "Part I, page nine.", "World War I."):
-        assert voice_fault(f"{spoken}. {text}") is None
+        assert voice_fault(f"{spoken}. {text}", THEME.speech) is None
     for text in ("and I sign it", "and it was for me", "and I'll say so", "in my own hall", "I’m sure", "Myself, we"):
-        found = voice_fault(f"{spoken}, {text}.")
+        found = voice_fault(f"{spoken}, {text}.", THEME.speech)
         assert found is not None
         assert found.detail.startswith("speaks as ")
 
 
 def test_one_word_of_the_collective_is_too_few() -> None:
-    found = voice_fault("Ask us, and the pumps will answer.")
+    found = voice_fault("Ask us, and the pumps will answer.", THEME.speech)
     assert found is not None
-    assert found.detail == "does not speak for the collective"
-    assert voice_fault("Ask us, comrade, and the pumps will answer.") is None
+    assert found.detail == "1 words of its own voice, 2 wanted"
+    assert voice_fault("Ask us, comrade, and the pumps will answer.", THEME.speech) is None
 
 
 @given(st.lists(st.sampled_from("abcdefgh"), max_size=60))
@@ -312,10 +314,9 @@ def test_a_conversation_without_a_passage_need_not_be_grounded() -> None:
 
 
 def test_the_exemplars_of_the_theme_are_good_examples() -> None:
-    theme = Theme.find("deepred")
-    voice = theme.phrasebook.voice
-    assert [fault for each in voice if (fault := form_fault(each.question, each.answer, (50, 500)))] == []
+    voice = THEME.phrasebook.voice
+    assert [fault for each in voice if (fault := form_fault(each.question, each.answer, CHECKS))] == []
     # Written by hand, a few speak for the collective without saying so; no rule of words can hear that.
-    faults = [(found.reason, found.detail) for each in voice if (found := voice_fault(each.answer))]
-    assert set(faults) <= {("out_of_character", "does not speak for the collective")}
+    faults = [(found.reason, found.detail) for each in voice if (found := voice_fault(each.answer, THEME.speech))]
+    assert set(faults) <= {("out_of_character", f"{times} words of its own voice, 2 wanted") for times in (0, 1)}
     assert len(faults) < len(voice) / 8
