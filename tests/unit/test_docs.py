@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache
@@ -10,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import generated
 import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -18,10 +18,6 @@ from deepred_ray import cli
 from deepred_ray.config import Config, Section, load
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "docs" / "_extensions"))
-
-import generated  # noqa: E402
-
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SHELL = {"", "console", "bash", "sh", "shell"}
 DIRECTIVE = re.compile(r"^```\{(settings|commands|modules)\} ?(\w*)\n```$", re.M)
