@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from deepred_ray.config import Config, Resources
 from deepred_ray.console import say
@@ -70,8 +69,7 @@ def has_accelerators() -> bool:
 
 def beside_driver() -> dict[str, Any]:
     """Arguments for an actor that must run on the driver's node, even if that is a head without CPUs."""
-    node = ray.get_runtime_context().get_node_id()
-    return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
+    return {"num_cpus": 0, "label_selector": {"ray.io/node-id": ray.get_runtime_context().get_node_id()}}
 
 
 # --- is there room?
