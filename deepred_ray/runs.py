@@ -5,6 +5,7 @@
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ import shutil
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -45,8 +47,9 @@ OUTPUTS = {
     "evaluate": ("answers", "evaluation", "evaluate"),
 }
 HEARTBEAT_S = 5.0
-CLAIM_S = 0.2
 LEASE_EXPIRES_S = 60.0
+WHOLE = ".whole"
+"""In an artefact of a data root that is a URI: written last, with another value each time. A local copy of it has the same."""
 
 State = Literal["run", "extend", "skip"]
 
@@ -226,28 +229,61 @@ class Run:
                     "Make room, or choose another --data-root; nothing is half-written.",
                 ) from error
             raise
-        final = self.scratch / name
+        final, target = self.scratch / name, self.folder / name
         shutil.rmtree(final, ignore_errors=True)
         final.parent.mkdir(parents=True, exist_ok=True)
         draft.rename(final)
         if not self.folder.local:
-            (self.folder / name).delete()
-            from pyarrow import fs
+            self.upload(name)
+            mark = uuid.uuid4().hex.encode()
+            (target / WHOLE).write_bytes(mark)
+            (final / WHOLE).write_bytes(mark)
 
-            self.folder.filesystem.create_dir((self.folder / name).path, recursive=True)
-            fs.copy_files(str(final), (self.folder / name).path, destination_filesystem=self.folder.filesystem)
+    def upload(self, name: str) -> None:
+        """Put a folder of the scratch in the place of the run's, where the data root is a URI."""
+        from pyarrow import fs
+
+        target = self.folder / name
+        (target / WHOLE).delete()
+        target.delete()
+        with target.told():
+            self.folder.filesystem.create_dir(target.path, recursive=True)
+            fs.copy_files(str(self.scratch / name), target.path, destination_filesystem=self.folder.filesystem)
 
     def local_copy(self, name: str) -> Path:
         """An artefact as a local path, downloaded where the data root is a URI; nothing lies there if it was not made yet."""
         path = self.scratch / name
-        if not self.folder.local and not path.exists() and (self.folder / name).exists():
-            from pyarrow import fs
+        if self.folder.local:
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Several processes of a node may want it at once.
+        with path.with_name(f".{path.name}.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            mark, here = self.folder / name / WHOLE, path / WHOLE
+            if not mark.exists():
+                shutil.rmtree(path, ignore_errors=True)
+            elif not here.exists() or here.read_bytes() != mark.read_bytes():
+                self._download(name)
+        return path
 
-            draft = path.with_name(f".{path.name}.{os.getpid()}")
-            shutil.rmtree(draft, ignore_errors=True)
-            draft.mkdir(parents=True)
-            fs.copy_files((self.folder / name).path, str(draft), source_filesystem=self.folder.filesystem)
-            draft.rename(path)
+    def _download(self, name: str) -> None:
+        from pyarrow import fs
+
+        path, source = self.scratch / name, self.folder / name
+        draft = path.with_name(f".{path.name}.part")
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir()
+        with source.told():
+            fs.copy_files(source.path, str(draft), source_filesystem=self.folder.filesystem)
+        shutil.rmtree(path, ignore_errors=True)
+        draft.rename(path)
+
+    def here(self, path: str) -> str:
+        """The same path, whose artefact lies on this node too if `path` is in another node's scratch of a run on a URI."""
+        place = Path(path)
+        if not self.folder.local and place.is_relative_to(self.scratch):
+            artefact = place.parent if place.suffix == ".gguf" else place
+            self.local_copy(str(artefact.relative_to(self.scratch)))
         return path
 
     @contextlib.contextmanager
@@ -260,11 +296,9 @@ class Run:
         file = self.folder / "lease.json"
         me = psutil.Process()
         mine = {"host": socket.gethostname(), "pid": me.pid, "started": me.create_time()}
-        self._refuse_other_writer(mine)
-        file.write_json(mine | {"beat": time.time()})
-        # Two drivers that start at once both get here; the last to write stays.
-        time.sleep(CLAIM_S)
-        self._refuse_other_writer(mine)
+        with self._claim(mine):
+            self._refuse_other_writer(mine)
+            file.write_json(mine | {"beat": time.time()})
         stop = threading.Event()
 
         def beat() -> None:
@@ -285,6 +319,32 @@ class Run:
             # A disk that can be read only keeps it; then it names a process that has ended, which hinders nobody.
             with contextlib.suppress(OSError):
                 file.delete()
+
+    @contextlib.contextmanager
+    def _claim(self, mine: dict[str, Any]) -> Iterator[None]:
+        """Be the one driver that looks at the lease and takes it: each first writes a claim and then looks for others', so of two
+        the later one sees the earlier's. Needs a listing to show what was written before it, as S3's does; no rename, no lock.
+
+        Raises:
+            RunBusyError: another live driver is at it.
+        """
+        claim = self.folder / f"claim-{uuid.uuid4().hex}.json"
+        claim.write_json(mine | {"beat": time.time()})
+        try:
+            for other in self.folder.files(".json"):
+                if not other.name.startswith("claim-") or other.name == claim.name:
+                    continue
+                with contextlib.suppress(FileNotFoundError):
+                    holder = other.read_json()
+                    if lease_alive(holder, str(mine["host"])):
+                        raise RunBusyError(
+                            f"process {holder['pid']} on {holder['host']} is beginning to write run {self.name}",
+                            "Try again in a moment, or use another --run NAME.",
+                        )
+                    other.delete()
+            yield
+        finally:
+            claim.delete()
 
     def _refuse_other_writer(self, mine: dict[str, Any]) -> None:
         holder = self.lease_holder()

@@ -16,7 +16,7 @@ from pyarrow import fs
 
 from deepred_ray import runs
 from deepred_ray.config import Config, Section
-from deepred_ray.errors import DeepredError, LedgerError, RunBusyError, StaleRunError
+from deepred_ray.errors import DeepredError, LedgerError, RunBusyError, StaleRunError, StorageError
 from deepred_ray.runs import OUTPUTS, STAGES, Manifest, Run, decide, lease_alive, settings_of
 from deepred_ray.storage import Folder
 
@@ -246,11 +246,26 @@ def test_on_a_uri_an_artefact_is_made_in_scratch_and_uploaded_whole(remote: Run,
         with remote.artefact("gguf/q8_0") as folder:
             assert folder.is_relative_to(tmp_path / "cache")
             (folder / file).write_bytes(b"x")
-    assert names(tmp_path / "bucket/runs/r") == ["gguf/q8_0/new.bin"]
+    assert names(tmp_path / "bucket/runs/r") == ["gguf/q8_0/.whole", "gguf/q8_0/new.bin"]
     with pytest.raises(RuntimeError), remote.artefact("gguf/f16") as folder:
         (folder / "half.bin").write_bytes(b"x")
         raise RuntimeError
-    assert names(tmp_path / "bucket/runs/r") == ["gguf/q8_0/new.bin"]
+    assert names(tmp_path / "bucket/runs/r") == ["gguf/q8_0/.whole", "gguf/q8_0/new.bin"]
+
+
+def test_an_upload_that_was_cut_off_is_no_artefact(remote: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(source: str, target: str, destination_filesystem: fs.FileSystem) -> None:
+        (Folder(destination_filesystem, target) / "a.bin").write_bytes(b"x")
+        raise OSError("connection lost")
+
+    with remote.artefact("merged") as folder:
+        (folder / "a.bin").write_bytes(b"old")
+    with monkeypatch.context() as patch, pytest.raises(StorageError, match="connection lost"):
+        patch.setattr(fs, "copy_files", broken)
+        with remote.artefact("merged") as folder:
+            (folder / "a.bin").write_bytes(b"x")
+    assert (remote.table("merged") / "a.bin").exists()
+    assert not remote.local_copy("merged").exists()
 
 
 def test_on_a_uri_the_scratch_is_a_function_of_the_names() -> None:
@@ -262,8 +277,10 @@ def test_on_a_uri_the_scratch_is_a_function_of_the_names() -> None:
 
 def test_on_a_uri_a_copy_is_downloaded_whole_or_not_at_all(remote: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not remote.local_copy("merged").exists()
-    for file in ("a.bin", "b.bin"):
-        (remote.table("merged") / file).write_bytes(b"x")
+    with remote.artefact("merged") as folder:
+        for file in ("a.bin", "b.bin"):
+            (folder / file).write_bytes(b"x")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))  # as on another node
 
     def broken(source: str, target: str, **_: Any) -> None:
         Path(target).mkdir(parents=True, exist_ok=True)
@@ -274,7 +291,21 @@ def test_on_a_uri_a_copy_is_downloaded_whole_or_not_at_all(remote: Run, tmp_path
         patch.setattr(fs, "copy_files", broken)
         with pytest.raises(OSError, match="connection lost"):
             remote.local_copy("merged")
-    assert names(remote.local_copy("merged")) == ["a.bin", "b.bin"]
+    assert names(remote.local_copy("merged")) == [".whole", "a.bin", "b.bin"]
+
+
+def test_on_a_uri_a_copy_follows_what_another_node_made_since(remote: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for node, data in (("one", b"first"), ("two", b"second"), ("one", b"third")):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / node))
+        with remote.artefact("gguf/q8_0") as folder:
+            (folder / "model.gguf").write_bytes(data)
+        for reader in ("one", "two"):
+            monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / reader))
+            path = remote.here(str(remote.scratch / "gguf/q8_0/model.gguf"))
+            assert Path(path).read_bytes() == data
+    remote.discard("gguf")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "two"))
+    assert not remote.local_copy("gguf/q8_0").exists()
 
 
 def test_on_a_uri_what_is_discarded_is_gone_from_scratch_too(remote: Run) -> None:
@@ -355,6 +386,19 @@ def test_a_driver_on_another_host_lives_by_its_heartbeat(tmp_path: Path, age: fl
     else:
         with run.lease():
             pass
+
+
+def test_of_drivers_that_begin_at_once_one_goes_on_at_most(tmp_path: Path) -> None:
+    """Whatever the order of their steps: each looks for others' claims after it wrote its own."""
+    run = Run(str(tmp_path), "r")
+    elsewhere = {"host": "elsewhere", "pid": 1, "started": 0.0}
+    (run.folder / "claim-dead.json").write_json(elsewhere | {"beat": time.time() - runs.LEASE_EXPIRES_S - 1})
+    with run.lease():
+        assert [file.name for file in run.folder.files()] == ["lease.json"]
+    (run.folder / "claim-live.json").write_json(elsewhere | {"beat": time.time()})
+    with pytest.raises(RunBusyError, match="on elsewhere is beginning to write run r"), run.lease():
+        pass
+    assert [file.name for file in run.folder.files()] == ["claim-live.json"]
 
 
 def test_the_heart_beats_and_the_lease_ends_with_the_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
