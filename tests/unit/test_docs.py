@@ -120,14 +120,16 @@ def test_commands_and_their_options_exist(page: Path) -> None:
 
 
 @page_of
-def test_make_targets_and_scripts_exist(page: Path) -> None:
+def test_make_targets_scripts_and_tests_exist(page: Path) -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M)
     for words in commands(page):
         if words[0] == "make":
             assert {word for word in words[1:] if re.fullmatch(r"[a-z-]+", word)} <= set(targets), words
         for word in words:
-            if re.fullmatch(r"(?:benchmarks|scripts|jobs|monitoring|deploy|examples)/[\w./-]+", word):
-                assert (ROOT / word).exists(), word
+            if re.fullmatch(r"(?:benchmarks|deploy|examples|jobs|monitoring|scripts|tests)/[\w./-]+(?:::\w+)?", word):
+                file, _, test = word.partition("::")
+                assert (ROOT / file).exists(), word
+                assert f"def {test}(" in (ROOT / file).read_text("utf-8") if test else True, word
 
 
 def settings(model: type[Section], prefix: str = "") -> Iterator[str]:
