@@ -1,5 +1,6 @@
 """Connect to Ray: the job's or a named cluster, or one started on this machine."""
 
+import contextlib
 import logging
 import os
 from collections.abc import MutableMapping
@@ -7,7 +8,7 @@ from collections.abc import MutableMapping
 import ray
 from ray.data import DataContext
 
-from deepred_ray import logs
+from deepred_ray import logs, loopback
 from deepred_ray.config import RayConfig
 from deepred_ray.errors import DeepredError
 
@@ -33,17 +34,19 @@ def connect(config: RayConfig) -> None:
     one_selection(os.environ)
     address = config.address or os.environ.get("RAY_ADDRESS")
     runtime_env = {"env_vars": WORKER_ENV | logs.worker_env()}
+    here = not address or loopback.is_loopback(address.rpartition(":")[0])
     try:
-        if address:
-            ray.init(address=address, runtime_env=runtime_env, logging_level=logging.WARNING)
-        else:
-            ray.init(
-                num_cpus=config.cpus,
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                runtime_env=runtime_env,
-                logging_level=logging.WARNING,
-            )
+        with loopback.local_ray() if here else contextlib.nullcontext():
+            if address:
+                ray.init(address=address, runtime_env=runtime_env, logging_level=logging.WARNING)
+            else:
+                ray.init(
+                    num_cpus=config.cpus,
+                    include_dashboard=False,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    runtime_env={"env_vars": runtime_env["env_vars"] | loopback.ENVIRONMENT},
+                    logging_level=logging.WARNING,
+                )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = f"the cluster at {address}" if address else "a local Ray"
         raise DeepredError(

@@ -1,6 +1,5 @@
 """Polite downloads from one host: a pause between requests, robots.txt, Retry-After, and nothing taken for a file that is none."""
 
-import ipaddress
 import logging
 import random
 import re
@@ -16,7 +15,7 @@ from urllib.robotparser import RobotFileParser
 import requests
 import urllib3.exceptions
 
-from deepred_ray import __version__, logs
+from deepred_ray import __version__, logs, loopback
 from deepred_ray.errors import BadBodyError, BusyError, MirrorError
 from deepred_ray.rawcache import Kept, RawCache
 from deepred_ray.text import decoding
@@ -195,11 +194,7 @@ def refuse_forbidden(url: str) -> None:
 
 def is_loopback(url: str) -> bool:
     """Whether the host is this machine, by name or number."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return loopback.is_loopback(urlsplit(url).hostname or "")
 
 
 def read_body(stream: urllib3.response.BaseHTTPResponse) -> tuple[bytes, str]:

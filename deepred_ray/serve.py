@@ -9,7 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
-from deepred_ray import models
+from deepred_ray import loopback, models
 from deepred_ray.chat import load_quietly, newest_gguf
 from deepred_ray.config import load
 from deepred_ray.console import console
@@ -17,7 +17,7 @@ from deepred_ray.engine import cpu_options, environment
 from deepred_ray.errors import InputError
 from deepred_ray.runs import Run
 
-HOST = "127.0.0.1"
+HOST = loopback.ADDRESS
 PARALLEL = 4  # requests that llama.cpp answers at a time
 CONTEXT = 4096  # tokens of one request
 
@@ -82,4 +82,4 @@ def become_vllm(run: Run, port: int) -> None:
         words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
     say_where(f"http://{HOST}:{port}", run.name)
     sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable, *words], os.environ | environment())
+    os.execve(sys.executable, [sys.executable, *words], os.environ | environment() | loopback.ENVIRONMENT)
