@@ -126,6 +126,8 @@ def fit(run: Run, settings: TrainConfig, model: str, steps: int) -> dict[str, An
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
 
+    from deepred_ray.stages.backend import LoopbackTorch
+
     board: Any = ray.remote(num_cpus=0)(Scoreboard).remote()
     unit = placement.bundle(settings.resources, 1)
     gpu = "GPU" in unit
@@ -140,6 +142,7 @@ def fit(run: Run, settings: TrainConfig, model: str, steps: int) -> dict[str, An
             "precision": precision,
             "board": board,
         },
+        torch_config=LoopbackTorch(),
         scaling_config=ScalingConfig(num_workers=settings.workers, use_gpu=gpu, resources_per_worker=unit),
         run_config=RunConfig(
             name="checkpoints",
