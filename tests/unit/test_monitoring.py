@@ -84,6 +84,15 @@ def test_the_page_lists_each_metric_with_its_kind_and_tags() -> None:
     assert listed == {exported(name): (measure.kind.lower(), measure.tags) for name, measure in metrics.MEASURES.items()}
 
 
+def test_the_page_lists_each_event() -> None:
+    page = (ROOT / "docs" / "observability.md").read_text()
+    (table,) = re.findall(r"^\| event \| fields \|\n(.*?)\n\n", page, re.MULTILINE | re.DOTALL)
+    listed = {event for row in table.splitlines()[1:] for event in re.findall(r"`([^`]+)`", row.split("|")[1])}
+    sources = (path.read_text() for path in (ROOT / "deepred_ray").rglob("*.py"))
+    written = {event for source in sources for event in re.findall(r"logs\.(?:note|failure)\(\"([^\"]+)\"", source)}
+    assert listed == written | {"log"}
+
+
 @given(st.lists(st.dictionaries(st.sampled_from(["", "other", "empty"]), st.integers(0, 9)), max_size=6))
 def test_counters_grow_to_the_last_totals(grown: list[dict[str, int]]) -> None:
     counted: Counter[str] = Counter()
