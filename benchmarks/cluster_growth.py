@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -81,7 +81,7 @@ class Measurement:
 
 def kind_of(name: str) -> str:
     """The kind of a process below the cluster, by its name."""
-    if name.startswith("ray::") or name == "default_worker.py":
+    if (name.startswith("ray::") and not name.endswith("Agent")) or name == "default_worker.py":
         return "workers"
     return {"gcs_server": "gcs", "raylet": "raylets"}.get(name, "agents")
 
@@ -122,9 +122,8 @@ class Watch:
         return get_memory_info_reply(self.state).store_stats
 
     def tasks(self) -> int:
-        """Tasks and calls of actors that have run so far; Ray remembers the last 100,000."""
-        events = self.state.chrome_tracing_dump()
-        return sum(event["cat"].startswith("task::") for event in events)
+        """Tasks and calls of actors so far, attempts of the same one apart; Ray remembers the last 100,000."""
+        return len({(event.task_id, event.attempt_number) for event in self.state._get_all_task_events()})
 
     def end(self) -> None:
         after = self.store()
@@ -178,7 +177,7 @@ def mirror(folder: Path, asked: list[str]) -> Iterator[str]:
 
 def make_mirror(sources: Sequence[books.Book], count: int, folder: Path) -> None:
     """`count` synthetic books as Gutenberg's own UTF-8 editions, numbered from FIRST_ID."""
-    made = synthetic.synthetic_books(sources, -(-count // len(sources)), synthetic.SEED)
+    made = synthetic.synthetic_books(sources[:count], -(-count // len(sources)), synthetic.SEED)
     for number, book in zip(range(FIRST_ID, FIRST_ID + count), made, strict=False):
         path = folder / "cache" / "epub" / str(number) / f"pg{number}.txt"
         path.parent.mkdir(parents=True)
@@ -267,19 +266,16 @@ def measure_idle(address: str, nodes: int) -> Measurement:
     return found
 
 
-def measure_cluster(
-    nodes: int, sizes: Sequence[tuple[int, int]], sources: Sequence[books.Book], folder: Path
-) -> Iterator[Measurement]:
+def measure_cluster(nodes: int, sizes: Sequence[tuple[int, int]], served: Path, folder: Path) -> Iterator[Measurement]:
     """Each size on a new cluster, so that no worker is warm; the first one's idleness besides."""
     for number, (count, slots) in enumerate(sizes):
         with tempfile.TemporaryDirectory(prefix="deepred-cluster-") as name, raylets(nodes) as address:
             root, asked = Path(name), list[str]()
             (root / "model" / "engines").mkdir(parents=True)
             (root / "model" / "config.json").write_text("{}")
-            make_mirror(sources, count, root / "mirror")
             if number == 0:
                 yield measure_idle(address, nodes)
-            with mirror(root / "mirror", asked) as base:
+            with mirror(served, asked) as base:
                 config = config_of(root, base, address, nodes, count, slots)
                 for stage in STAGES:
                     yield measure_stage(stage, config, folder, asked, {"XDG_CACHE_HOME": str(root / "cache")})
@@ -334,7 +330,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     books.add_arguments(parser)
     parser.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 4, 8], help="numbers of raylets (default: 1 2 4 8)")
-    parser.add_argument("--sizes", type=size, nargs="+", default=[(24, 1_200), (96, 4_800)], metavar="BOOKS:SLOTS")
+    parser.add_argument("--sizes", type=size, nargs="+", default=[(8, 1_100), (32, 3_300)], metavar="BOOKS:SLOTS")
     parser.add_argument("--results", type=Path, default=RESULTS / "cluster_growth.json", help="where to write the measurements")
     parser.add_argument("--drive", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -346,14 +342,15 @@ def main() -> None:
         parser.error(f"{max(options.nodes)} nodes want {least} slots at least, so that each engine gets a first one")
     logging.getLogger("ray").setLevel(logging.WARNING)
     os.environ.pop("RAY_ADDRESS", None)
-    sources = books.chosen_books(options)
     measured: list[Measurement] = []
-    for nodes in options.nodes:
-        for found in measure_cluster(nodes, options.sizes, sources, options.folder):
-            measured.append(found)
-            print(table([found]), flush=True)
-            record = {"cores": os.cpu_count(), "measured": [asdict(each) for each in measured]}
-            options.results.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    with tempfile.TemporaryDirectory(prefix="deepred-mirror-") as name:
+        make_mirror(books.chosen_books(options), max(count for count, _ in options.sizes), Path(name))
+        for nodes in options.nodes:
+            for found in measure_cluster(nodes, options.sizes, Path(name), options.folder):
+                measured.append(found)
+                print(table([found]), flush=True)
+                record = {"cores": os.cpu_count(), "measured": [vars(each) for each in measured]}
+                options.results.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
     print(f"\n{table(measured)}")
 
 

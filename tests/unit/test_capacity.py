@@ -120,7 +120,8 @@ def test_the_driver_keeps_so_many_gpus_busy_and_no_more():
         ("gcs_server", "gcs"),
         ("raylet", "raylets"),
         ("log_monitor.py", "agents"),
-        ("main.py", "agents"),
+        ("ray::DashboardAgent", "agents"),
+        ("ray::RuntimeEnvAgent", "agents"),
     ],
 )
 def test_a_process_is_of_one_kind(name, kind):
