@@ -119,6 +119,7 @@ def require(run: Run) -> None:
     """Raises InputError for a run that does not exist; the message names those that do."""
     if run.exists():
         return
+    run.folder.require()
     root = Folder(run.folder.filesystem, run.folder.path.rsplit("/", 1)[0])
     names = [folder.name for folder in root.folders() if (folder / "config.json").exists()]
     where = f"Runs there: {', '.join(names)}." if names else "No run is there; --data-root or $GUTENBERG_DATA names the folder."
@@ -340,8 +341,8 @@ def accepted_slots(candidates: Table) -> int:
 
 
 def last_step(run: Run) -> int | None:
-    """The optimizer step of the last whole line of train/metrics.jsonl; None where there is none on this machine."""
-    file = run.scratch / "train" / "metrics.jsonl"
+    """The optimizer step of the last whole line of train/metrics.jsonl; None where there is none."""
+    file = run.folder / "train" / "metrics.jsonl"
     lines = file.read_bytes().split(b"\n")[:-1] if file.exists() else []
     return int(json.loads(lines[-1])["step"]) if lines else None
 

@@ -159,7 +159,8 @@ def fingerprint_file(name: str) -> str:
 
 
 def require_room(run: Run) -> None:
-    """Raises DeepredError if the data root cannot be written or is nearly full, or memory is short."""
+    """Raises DeepredError if the data root does not answer, cannot be written or is nearly full, or memory is short."""
+    run.folder.require()
     try:
         run.scratch.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(run.scratch).free

@@ -278,13 +278,12 @@ class Run:
         shutil.rmtree(path, ignore_errors=True)
         draft.rename(path)
 
-    def here(self, path: str) -> str:
-        """The same path, whose artefact lies on this node too if `path` is in another node's scratch of a run on a URI."""
+    def here(self, path: str) -> None:
+        """Where the data root is a URI and `path` is of a local copy on another node, see to it that this node has it too."""
         place = Path(path)
         if not self.folder.local and place.is_relative_to(self.scratch):
             artefact = place.parent if place.suffix == ".gguf" else place
             self.local_copy(str(artefact.relative_to(self.scratch)))
-        return path
 
     @contextlib.contextmanager
     def lease(self) -> Iterator[None]:

@@ -31,6 +31,7 @@ from deepred_ray.storage import Folder, rows_table, shard_name
 from deepred_ray.text.items import Item
 
 BASE, PROMPTED, TUNED = "base", "base+prompt", "tuned"
+ANSWERED, TODO = "answers", "answers.todo"
 CONTEXT_TOKENS = 2048
 LLAMA_AT_ONCE = 4
 RETEST_TEMPERATURE = 0.7
@@ -128,7 +129,7 @@ def ask(
     Raises:
         ModelError: a model cannot be served.
     """
-    answers, todo = run.table("answers"), run.table("answers.todo")
+    answers, todo = run.table(ANSWERED), run.table(TODO)
     known = read_answers(answers)
     by_name = {system.name: system for system in systems}
     speeds: dict[str, float] = {}
@@ -141,8 +142,7 @@ def ask(
             todo.delete()
             write_blocks(todo, left, ASKED, config.synthesize.in_flight)
             arguments = (
-                todo,
-                answers,
+                run,
                 EngineMaker(config),
                 source,
                 by_name,
@@ -223,8 +223,7 @@ class AskPrompts:
 
     def __init__(
         self,
-        todo: Folder,
-        answers: Folder,
+        run: Run,
         make_engine: Callable[[Source], Any],
         source: Source,
         systems: Mapping[str, System],
@@ -232,8 +231,11 @@ class AskPrompts:
         persona: str,
         max_tokens: int,
     ) -> None:
-        self.todo, self.answers = todo, answers
+        self.todo, self.answers = run.table(TODO), run.table(ANSWERED)
         self.systems, self.turns, self.persona, self.max_tokens = systems, turns, persona, max_tokens
+        for path in (source.adapter, source.model if source.kind == "gguf" else None):
+            if path:
+                run.here(path)
         self.engine = RestartingEngine(make_engine, source)
 
     async def __call__(self, batch: Mapping[str, Sequence[Any]]) -> AsyncIterator[pa.Table]:

@@ -58,7 +58,7 @@ def run(run: Run, config: Config, theme: Theme) -> Manifest:
         # In a process of its own: it gives back its memory, and a cluster puts it where there is some.
         task = merge.options(**placement.options(settings.resources))
         ray.get(task.remote(run, base, str(adapter), conversations, settings.tolerance))
-    proof = json.loads((merged / "merge.json").read_text())
+    proof = (run.folder / MERGED / "merge.json").read_json()
     say(f"  merged; logits differ by {proof['largest_logit_difference']:.4f} at most from the adapter's")
     files = {}
     # What the K-quants are made of comes first.
@@ -119,6 +119,7 @@ def merge(run: Run, base: str, adapter: str, conversations: list[Any], tolerance
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    run.here(adapter)
     base = models.here(base)
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = load_adapter(base, adapter)

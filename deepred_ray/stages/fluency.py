@@ -65,6 +65,7 @@ def score(run: Run, base: str, adapter: str, texts: int, prose: Sequence[str]) -
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    run.here(adapter)
     base = models.here(base)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)

@@ -5,6 +5,7 @@ OUTPUT  checkpoints/, train/ (metrics.jsonl, loss.png, tensorboard/), adapter/ (
 fan-out one adapter
 """
 
+import contextlib
 import importlib.util
 import json
 import re
@@ -31,6 +32,8 @@ from deepred_ray.storage import count_values
 from deepred_ray.theme import Theme
 
 POLL_S = 1.0
+REMOTE_POLL_S = 10.0
+"""Where the data root is a URI, and the whole of metrics.jsonl is written each time."""
 OUT_OF_MEMORY = re.compile(r"\b(CUDA |HIP )?out of memory\b|can't allocate memory|running low on memory", re.IGNORECASE)
 SHOWN = {"step": "step", "loss": "loss", "val_loss": "val_loss", "tokens_per_second": "tokens_per_s"}  # metric: figure
 SCALARS = ("loss", "val_loss", "lr", "tokens_per_s")
@@ -153,9 +156,9 @@ def fit(run: Run, settings: TrainConfig, model: str, steps: int) -> dict[str, An
             worker_runtime_env={"env_vars": visibility()},
         ),
     )
-    stop = threading.Event()
+    stop, noted = threading.Event(), read_metrics(run)
     with Meter("train", steps, "steps") as meter:
-        watcher = threading.Thread(target=watch, args=(run, board, meter, stop), daemon=True)
+        watcher = threading.Thread(target=watch, args=(run, noted, board, meter, stop), daemon=True)
         watcher.start()
         try:
             result = trainer.fit()
@@ -164,6 +167,9 @@ def fit(run: Run, settings: TrainConfig, model: str, steps: int) -> dict[str, An
         finally:
             stop.set()
             watcher.join()
+            write_metrics(run, noted)
+    if not run.folder.local:
+        run.upload("train/tensorboard")
     if not result.best_checkpoints:
         raise DeepredError("training ended without a checkpoint", "The log of the run has the cause.")
     checkpoint, metrics = min(result.best_checkpoints, key=lambda pair: (pair[1]["score"], -pair[1]["step"]))
@@ -200,24 +206,18 @@ def last_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
-def watch(run: Run, board: Any, meter: Meter, stop: threading.Event) -> None:
-    """Append the workers' figures to metrics.jsonl, note them for TensorBoard and show them, until told to stop."""
+def watch(run: Run, noted: dict[int, Row], board: Any, meter: Meter, stop: threading.Event) -> None:
+    """Add the workers' figures to `noted` and metrics.jsonl, tell TensorBoard and show them, until told to stop."""
     from tensorboardX import SummaryWriter
 
-    path = run.scratch / "train" / "metrics.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    noted = read_metrics(run)
-    # What is appended must not go on a line that a killed driver left half-written.
-    path.write_text("".join(json.dumps(row) + "\n" for row in noted.values()))
-    board_files = SummaryWriter(str(path.parent / "tensorboard"))
+    board_files = SummaryWriter(str(run.scratch / "train" / "tensorboard"))
     ended = False
     while not ended:
-        ended = stop.wait(POLL_S)
+        ended = stop.wait(POLL_S if run.folder.local else REMOTE_POLL_S)
         # A worker that resumes tells again what its checkpoint was told before.
         rows = [row for row in ray.get(board.take.remote()) if noted.get(row["step"]) != row]
-        noted |= {row["step"]: row for row in rows}
-        with path.open("a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+        for row in rows:
+            noted[row["step"]] = row
         for row in rows:
             for name, figure in SHOWN.items():
                 if row.get(figure) is not None:
@@ -227,6 +227,9 @@ def watch(run: Run, board: Any, meter: Meter, stop: threading.Event) -> None:
                     board_files.add_scalar(name, row[name], row["step"])
         board_files.flush()
         if rows:
+            # The next time may do, and the end must.
+            with contextlib.suppress(DeepredError):
+                write_metrics(run, noted)
             last = rows[-1]
             meter.update(last["step"], f"loss {last['loss']:.3f}, {last['tokens_per_s']:.0f} tokens/s")
     board_files.close()
@@ -240,10 +243,13 @@ def draw(run: Run, metrics: Mapping[int, Row]) -> None:
     (run.folder / "train" / "loss.png").write_bytes(pictures.losses(f"Loss of {run.name}", training, validation))
 
 
+def write_metrics(run: Run, noted: Mapping[int, Row]) -> None:
+    """Write train/metrics.jsonl anew: a line a step."""
+    (run.folder / "train" / "metrics.jsonl").write_bytes("".join(json.dumps(row) + "\n" for row in noted.values()).encode())
+
+
 def read_metrics(run: Run) -> dict[int, Row]:
     """Figures by step; a step that was repeated after an interruption counts once, as it was last."""
-    path = run.scratch / "train" / "metrics.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    # The last line of a killed driver may be half written.
-    rows = [json.loads(line) for line in lines if line.endswith("\n")]
+    file = run.folder / "train" / "metrics.jsonl"
+    rows = [json.loads(line) for line in file.read_bytes().decode().splitlines()] if file.exists() else []
     return dict(sorted({row["step"]: row for row in rows}.items()))

@@ -96,14 +96,14 @@ def test_turns_are_answered_one_after_the_other_and_kept(tmp_path: Path) -> None
     base = Source("hf", "m")
     by_name = {"base": System("base", base, prompted=False), "tuned": System("tuned", base, adapted=True)}
     rows = [{"system": name, "prompt_id": "style-plan-001", "draw": draw} for name, draw in (("base", 0), ("tuned", 1))]
-    write_blocks(run.table("todo"), rows, ASKED, 64)
+    write_blocks(run.table("answers.todo"), rows, ASKED, 64)
     turns = {item.id: item.turns for item in ITEMS} | {"bad": ("refuse",), "deadly": ("kill",)}
-    actor = AskPrompts(run.table("todo"), run.table("answers"), lambda _: Echo(), base, by_name, turns, "Be red.", 9)
+    actor = AskPrompts(run, lambda _: Echo(), base, by_name, turns, "Be red.", 9)
 
     async def drain(name: str) -> list[dict[str, Any]]:
         return [row async for table in actor({"block": [name]}) for row in table.to_pylist()]
 
-    names = [file.name for file in run.table("todo").files(".parquet")]
+    names = [file.name for file in run.table("answers.todo").files(".parquet")]
     told = [row for name in names for row in asyncio.run(drain(name))]
     assert sum(row["count"] for row in told) == 2
     assert all(row["started"] <= row["ended"] for row in told)

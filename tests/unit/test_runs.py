@@ -301,8 +301,9 @@ def test_on_a_uri_a_copy_follows_what_another_node_made_since(remote: Run, tmp_p
             (folder / "model.gguf").write_bytes(data)
         for reader in ("one", "two"):
             monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / reader))
-            path = remote.here(str(remote.scratch / "gguf/q8_0/model.gguf"))
-            assert Path(path).read_bytes() == data
+            path = remote.scratch / "gguf/q8_0/model.gguf"
+            remote.here(str(path))
+            assert path.read_bytes() == data
     remote.discard("gguf")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "two"))
     assert not remote.local_copy("gguf/q8_0").exists()
