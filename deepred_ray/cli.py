@@ -35,6 +35,7 @@ TOOL_HELP = {
     "explain": "The whole lineage of one example: book, passage, prompt, attempts, verdicts, split.",
     "review": "Look at the examples of a run and reject some by hand; training leaves them out.",
     "check-era": "Which lines of a file could not have been written before the theme's cutoff year.",
+    "check-theme": "What a theme of your own lacks or contradicts: every file, row by row.",
     "inspect": "Counts, schema and samples of any table of a run; export as JSONL or ShareGPT.",
     "thresholds": "What each threshold would keep of a run's chunks, by matches and by score; chunks by exact number of matches.",
     "status": "What of a run is done, running and left, and whether it is safe to submit again.",
@@ -79,6 +80,15 @@ EPILOGS = {
     "check-era": """\
 For each line of FILE one JSON object is printed: `line` (its number), `ok`, `hits` (each with `term`, `year`, its first year, and
 `reason`: coinage, name, sense, pattern or year) and `text`. The exit status is 0 if every line is ok, 1 if any is not.""",
+    "check-theme": """\
+THEME is the name of one that ships, or a folder. The easiest way to a theme of your own is to copy one and to rewrite it:
+
+  cp -r examples/themes/keeper mine        # a small one; deepred_ray/data/themes/deepred is a large one
+  deepred check-theme mine                 # until no line says NOT
+  deepred run --theme mine --run first --input books/ --examples 40
+
+Each line is `ok`, `but` (it works, and could be better) or `NOT` (a run would fail), with the file and the row. The exit status is
+1 if any line is NOT. docs/themes.md tells what each file holds, which may be left out, and what is taken instead.""",
     "review": """\
 At the keyboard: Enter or k keeps an example, r rejects it (`r too vague` with a note), b goes back, s skips, p shows the whole
 passage, q quits. Each verdict is written at once; training leaves out what is rejected.""",
@@ -349,6 +359,8 @@ def tool_command(command: str, words: list[str]) -> int:
         parser.add_argument(
             "--theme", default="deepred", help="theme with the dated lexicon and the cutoff year (default: deepred)"
         )
+    if command == "check-theme":
+        parser.add_argument("theme", help="name of a theme that ships, or a folder with a theme.toml")
     if command == "inspect":
         parser.add_argument("table", nargs="?", help="books, chunks, slots, candidates, examples, tokens, responses, rejects/STAGE")
         parser.add_argument("--rows", type=int, default=3, help="rows to show (default: 3)")
@@ -361,8 +373,8 @@ def tool_command(command: str, words: list[str]) -> int:
     if command == "chat":
         parser.add_argument("--run", default="deepred", help="name of the run (default: deepred)")
         parser.add_argument("--gguf", help="talk with this GGUF file instead")
-        parser.add_argument("--persona", default="primary", help="persona whose system prompt is used (default: primary)")
-        parser.add_argument("--theme", default="deepred", help="theme of the personas (default: deepred)")
+        parser.add_argument("--persona", help="persona whose system prompt is used (default: the theme's first)")
+        parser.add_argument("--theme", help="theme of the personas (default: the run's)")
         parser.add_argument("--temperature", type=float, default=0.7, help="0 is deterministic (default: 0.7)")
         parser.add_argument("--ask", metavar="QUESTION", help="answer one question and leave")
     if command == "serve":
@@ -387,6 +399,10 @@ def tool_command(command: str, words: list[str]) -> int:
         from deepred_ray import era
 
         return era.check(options.file, options.theme)
+    if command == "check-theme":
+        from deepred_ray import themecheck
+
+        return themecheck.check(options.theme)
     root = Config(data_root=options.data_root).root
     if command == "doctor":
         from deepred_ray import doctor
