@@ -185,8 +185,9 @@ def test_the_readmes_tree_is_the_package() -> None:
         assert named[folder] == {file.name for file in (ROOT / folder).glob("*.py") if not file.name.startswith("__")}
 
 
-def test_the_readme_is_short_and_knows_every_page() -> None:
+def test_the_readme_is_short_and_knows_every_page_and_command() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     assert len(readme.splitlines()) <= 200
     pages = {page.name for page in PAGES[1:]} - {"index.md"}
     assert set(re.findall(r"\]\(docs/([\w-]+\.md)\)", readme)) == pages
+    assert {word for words in commands(ROOT / "README.md") for word in words[:2]} >= cli.STAGE_HELP.keys() | cli.TOOL_HELP.keys()
