@@ -213,6 +213,17 @@ def explained(path: str, fault: str) -> StorageError:
     return StorageError(f"the object store failed at {path}: {fault}", "The same command goes on from what is there.")
 
 
+def refuse_extensions(schema: pa.Schema, path: Path) -> None:
+    """Raises InputError for a column of an extension type, in a table that others made: reading Ray's own type of objects
+    unpickles them, and so runs what code they hold."""
+    found = [field.name for field in schema if isinstance(field.type, pa.BaseExtensionType) or "extension<" in str(field.type)]
+    if found:
+        raise InputError(
+            f"{path}: {', '.join(found)}: a column of an extension type, which may hold pickled objects",
+            "Write the table anew with plain columns: text, numbers, lists.",
+        )
+
+
 def shard_name(ids: Iterable[str]) -> str:
     """A file name that is a function of the rows inside, so that a repeated task replaces its own file."""
     return hashlib.sha256("\0".join(ids).encode()).hexdigest()[:16]
