@@ -276,11 +276,12 @@ def stage_command(command: str, words: list[str]) -> int:
     pipeline.require_room(run)
     log = run.scratch / "logs" / f"{datetime.now():%Y%m%d-%H%M%S}-{command}.log"
     say(f"run {run.name} in {run.folder.path}; details in {log}")
-    from deepred_ray import cluster, logs, summary
+    from deepred_ray import cluster, logs, models, summary
 
     try:
         with chatter_to(log), logs.events_to(log, run.name):
             try:
+                models.trust(config.trust_remote_code)
                 cluster.connect(config.ray)
                 logs.note("run started", command=command, stages=stages, version=__version__, data_root=config.root)
                 if asked.preview or asked.benchmark:

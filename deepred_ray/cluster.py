@@ -8,7 +8,7 @@ from collections.abc import MutableMapping
 import ray
 from ray.data import DataContext
 
-from deepred_ray import logs, loopback
+from deepred_ray import logs, loopback, models
 from deepred_ray.config import RayConfig
 from deepred_ray.errors import DeepredError
 
@@ -33,7 +33,7 @@ def connect(config: RayConfig) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     one_selection(os.environ)
     address = config.address or os.environ.get("RAY_ADDRESS")
-    runtime_env = {"env_vars": WORKER_ENV | logs.worker_env()}
+    runtime_env = {"env_vars": WORKER_ENV | logs.worker_env() | models.worker_env()}
     here = not address or loopback.is_loopback(address.rpartition(":")[0])
     try:
         with loopback.local_ray() if here else contextlib.nullcontext():

@@ -328,6 +328,8 @@ class Config(Section):
     names it, or under the current one. `deepred check-theme` checks it."""
     model: str = identity("smollm2")
     """The model that is tuned: a Hugging Face id, a folder, or `smollm2`, the 135M model that comes with the set-up."""
+    trust_remote_code: bool = operational(False)
+    """Run Python code that a model or tokenizer brings. Off: what needs such code is refused. Read that code first."""
     acquire: AcquireConfig = AcquireConfig()
     corpus: CorpusConfig = CorpusConfig()
     synthesize: SynthesizeConfig = SynthesizeConfig()

@@ -115,6 +115,8 @@ class Engine:
                     max_model_len=settings.max_model_len,
                     tensor_parallel_size=settings.tensor_parallel,
                     disable_log_stats=True,
+                    load_format="safetensors",
+                    **models.loading(),
                     **options,
                 )
             )

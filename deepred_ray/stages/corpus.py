@@ -137,7 +137,7 @@ def measure_of(tokenizer: str | None) -> Measure:
         return characters
     from transformers import AutoTokenizer
 
-    encoder = AutoTokenizer.from_pretrained(models.here(tokenizer)).backend_tokenizer
+    encoder = AutoTokenizer.from_pretrained(models.here(tokenizer), **models.loading()).backend_tokenizer
     return lambda texts: [len(encoding) for encoding in encoder.encode_batch_fast(list(texts), add_special_tokens=False)]
 
 

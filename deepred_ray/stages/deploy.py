@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from deepred_ray import models
 from deepred_ray.config import Config
 from deepred_ray.console import say
 from deepred_ray.errors import DeepredError
@@ -29,12 +30,12 @@ def run(run: Run, config: Config, theme: Theme) -> None:
     for place in settings.deploy:
         file = run.local_copy(f"gguf/{name}") / f"{name}.gguf"
         if place == "lmstudio":
-            models = Path(settings.lm_studio).expanduser() if settings.lm_studio else None
-            to_lm_studio(file, run.name, models, Path.home())
+            folder = Path(settings.lm_studio).expanduser() if settings.lm_studio else None
+            to_lm_studio(file, run.name, folder, Path.home())
         else:
             from transformers import AutoTokenizer
 
-            template = AutoTokenizer.from_pretrained(run.local_copy("merged")).chat_template
+            template = AutoTokenizer.from_pretrained(run.local_copy("merged"), **models.loading()).chat_template
             to_ollama(file, run.name, theme.system, str(template))
 
 

@@ -121,7 +121,7 @@ def merge(run: Run, base: str, adapter: str, conversations: list[Any], tolerance
 
     run.here(adapter)
     base = models.here(base)
-    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer = AutoTokenizer.from_pretrained(base, **models.loading())
     model = load_adapter(base, adapter)
     prompts = [
         tokenizer(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True), add_special_tokens=False)[
@@ -134,7 +134,8 @@ def merge(run: Run, base: str, adapter: str, conversations: list[Any], tolerance
         with run.artefact(MERGED) as folder:
             model.merge_and_unload().half().save_pretrained(folder)
             tokenizer.save_pretrained(folder)
-            merged: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+            forget_code(folder)
+            merged: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **models.weights()).eval()
             difference = max(
                 float((merged(torch.tensor([ids])).logits[0] - logits).abs().max())
                 for ids, logits in zip(prompts, tuned, strict=True)
@@ -154,13 +155,24 @@ def merge(run: Run, base: str, adapter: str, conversations: list[Any], tolerance
             (folder / "merge.json").write_text(json.dumps(proof))
 
 
+def forget_code(folder: Path) -> None:
+    """Take from the model's files where code of its own is to be found, unless it may run: llama.cpp's converter would fetch it
+    and run it."""
+    if models.trusted():
+        return
+    for name in ("config.json", "tokenizer_config.json"):
+        values = json.loads((folder / name).read_text("utf-8"))
+        if values.pop("auto_map", None):
+            (folder / name).write_text(json.dumps(values, indent=2, ensure_ascii=False), "utf-8")
+
+
 def load_adapter(base: str, adapter: str) -> Any:
     """The base in full precision, whatever it was trained in, with the adapter."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, **models.weights())
     try:
         return PeftModel.from_pretrained(model, adapter).eval()
     except (RuntimeError, ValueError) as error:
@@ -262,7 +274,7 @@ def convert(
                 source.unlink()
         else:
             converter(merged, file, quantization)
-        llama, tokenizer = Llama(file), AutoTokenizer.from_pretrained(merged)
+        llama, tokenizer = Llama(file), AutoTokenizer.from_pretrained(merged, **models.loading())
         verified = verify_texts(llama, tokenizer, conversations, texts)
         verified |= verify_answers(llama, proof["answers"], proof["held_out"])
         if quantization in EXACT and verified["largest_margin"] > tolerance:

@@ -68,9 +68,9 @@ def score(run: Run, base: str, adapter: str, texts: int, prose: Sequence[str]) -
     run.here(adapter)
     base = models.here(base)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    loaded = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, **models.weights())
     model: Any = PeftModel.from_pretrained(loaded, adapter).eval().to(device)
-    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer = AutoTokenizer.from_pretrained(base, **models.loading())
 
     def scored(rows: Iterator[Packed]) -> Scores:
         before, after = [], []

@@ -15,6 +15,7 @@ import ray.data
 from deepred_ray.errors import InputError
 from deepred_ray.stages.selection import Wish
 from deepred_ray.stages.tables import Row
+from deepred_ray.storage import refuse_extensions
 
 LOCAL_SUFFIXES = (".txt", ".jsonl", ".parquet")
 COLUMNS = ("id", "title", "author", "text")  # and `year`, which may be missing
@@ -75,12 +76,13 @@ def best_variants(files: list[Path]) -> list[Path]:
 
 
 def refuse_columns(path: Path) -> None:
-    """Raises InputError unless the file is Parquet with the columns of books."""
+    """Raises InputError unless the file is Parquet with the columns of books, and no column that runs code."""
     try:
-        names = pq.read_schema(path).names
+        schema = pq.read_schema(path)
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path} is no Parquet file: {error}") from error
-    if missing := [name for name in COLUMNS if name not in names]:
+    refuse_extensions(schema, path)
+    if missing := [name for name in COLUMNS if name not in schema.names]:
         raise InputError(f"{path} has no column {', '.join(missing)}", f"A table of books has the columns {', '.join(COLUMNS)}.")
 
 

@@ -83,7 +83,7 @@ def load_base(model: str, precision: str, settings: TrainConfig, device: Any) ->
     model = models.here(model)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     if settings.base_bits is None:
-        base = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).to(device)
+        base = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, **models.weights()).to(device)
     else:
         from peft import prepare_model_for_kbit_training
 
@@ -95,7 +95,9 @@ def load_base(model: str, precision: str, settings: TrainConfig, device: Any) ->
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
         )
-        base = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, quantization_config=quantized, device_map={"": device})
+        base = AutoModelForCausalLM.from_pretrained(
+            model, dtype=dtype, quantization_config=quantized, device_map={"": device}, **models.weights()
+        )
         base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
     if settings.gradient_checkpointing:
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,7 +18,7 @@ from deepred_ray.errors import InputError
 from deepred_ray.runs import Run
 from deepred_ray.schema import CHUNKS, REJECTS
 from deepred_ray.stages.tables import Row, score_columns
-from deepred_ray.storage import file_sha256, rows_table, shard_name
+from deepred_ray.storage import file_sha256, refuse_extensions, rows_table, shard_name
 from deepred_ray.text.chunking import chunk_paragraphs
 from deepred_ray.text.decoding import decode
 from deepred_ray.text.gutenberg import strip
@@ -44,9 +45,7 @@ def import_passages(run: Run, files: Iterable[str], theme: Theme) -> None:
     """
     for name in files:
         path = Path(name).expanduser()
-        lines = (
-            pq.read_table(path).to_pylist() if path.suffix == ".parquet" else path.read_text("utf-8").removesuffix("\n").split("\n")
-        )
+        lines: Any = rows_of(path) if path.suffix == ".parquet" else path.read_text("utf-8").removesuffix("\n").split("\n")
         rows: list[Row] = []
         for number, line in enumerate(lines, 1):
             try:
@@ -63,6 +62,17 @@ def import_passages(run: Run, files: Iterable[str], theme: Theme) -> None:
             row["book_id"] = row["chunk_id"] if work is None else str(work)
             rows.append(row | {"start": 0, "end": len(row["text"]), "kept": True, "reason": None, "twin_of": None})
         run.table("chunks").write_table(passage_table(rows, theme), shard_name([str(path.resolve())]))
+
+
+def rows_of(path: Path) -> list[Row]:
+    """Raises InputError for a file that is no table, or one with a column that runs code."""
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path} is no Parquet file: {error}") from error
+    refuse_extensions(table.schema, path)
+    rows: list[Row] = table.to_pylist()
+    return rows
 
 
 def import_sources(run: Run, folders: Mapping[str, str], theme: Theme) -> None:

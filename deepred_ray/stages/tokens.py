@@ -127,7 +127,7 @@ def load_tokenizer(model: str) -> Any:
     """The model's tokenizer. Raises InputError if it has no chat template."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(models.here(model))
+    tokenizer = AutoTokenizer.from_pretrained(models.here(model), **models.loading())
     if not tokenizer.chat_template:
         raise InputError(f"{model} has no chat template", "Tune an instruct model.")
     return tokenizer
