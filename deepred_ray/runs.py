@@ -246,9 +246,12 @@ class Run:
         target = self.folder / name
         (target / WHOLE).delete()
         target.delete()
-        with target.told():
+
+        def copy() -> None:
             self.folder.filesystem.create_dir(target.path, recursive=True)
             fs.copy_files(str(self.scratch / name), target.path, destination_filesystem=self.folder.filesystem)
+
+        target.tried(copy)
 
     def local_copy(self, name: str) -> Path:
         """An artefact as a local path, downloaded where the data root is a URI; nothing lies there if it was not made yet."""
@@ -273,8 +276,7 @@ class Run:
         draft = path.with_name(f".{path.name}.part")
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir()
-        with source.told():
-            fs.copy_files(source.path, str(draft), source_filesystem=self.folder.filesystem)
+        source.tried(lambda: fs.copy_files(source.path, str(draft), source_filesystem=self.folder.filesystem))
         shutil.rmtree(path, ignore_errors=True)
         draft.rename(path)
 

@@ -8,11 +8,12 @@ import hashlib
 import json
 import os
 import re
+import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import pyarrow as pa
@@ -22,6 +23,12 @@ from pyarrow import fs
 
 from deepred_ray.errors import DeepredError, InputError, StorageError
 
+Made = TypeVar("Made")
+PAUSES_S = (0.5, 1.0, 2.0)
+# pyarrow's own retries do not help where an error's text is longer than the bytes that were asked for (INTERNAL_FAILURE).
+PASSING = re.compile(
+    r"AWS Error (INTERNAL_FAILURE|SLOW_DOWN|SERVICE_UNAVAILABLE|NETWORK_CONNECTION|REQUEST_TIMEOUT)|HTTP status 5\d\d"
+)
 REFUSED = re.compile(r"AWS Error \w*(ACCESS|SIGNATURE|CREDENTIAL|TOKEN|AUTH)|HTTP status 40[13]\b")
 NO_BUCKET = re.compile(r"AWS Error NO_SUCH_BUCKET|^Bucket '\S+' not found")
 NO_ANSWER = re.compile(r"AWS Error (NETWORK_CONNECTION|REQUEST_TIMEOUT)|curlCode")
@@ -68,18 +75,24 @@ class Folder:
     @property
     def size(self) -> int:
         """Bytes of this file."""
-        with self.told():
-            return int(self.filesystem.get_file_info(self.path).size)
+        return int(self.tried(lambda: self.filesystem.get_file_info(self.path).size))
 
-    @contextlib.contextmanager
-    def told(self) -> Iterator[None]:
-        """Raises StorageError, in words for a user, where an object store fails; what is missing stays a FileNotFoundError."""
-        try:
-            yield
-        except OSError as error:
-            if self.local or isinstance(error, StorageError | FileNotFoundError):
-                raise
-            raise explained(self.path, str(error)) from error
+    def tried(self, work: Callable[[], Made]) -> Made:
+        """What `work` returns. An object store's passing faults are waited out, so `work` may be done more than once.
+
+        Raises:
+            StorageError: the object store refuses, or still fails. What is missing stays a FileNotFoundError.
+        """
+        for pause in (*PAUSES_S, None):
+            try:
+                return work()
+            except OSError as error:
+                if self.local or isinstance(error, StorageError | FileNotFoundError):
+                    raise
+                if pause is None or not PASSING.search(str(error)):
+                    raise explained(self.path, str(error)) from error
+            time.sleep(pause)
+        raise AssertionError("the last try returns or raises")
 
     def require(self) -> None:
         """Raises StorageError unless the object store answers, takes our credentials and has the bucket."""
@@ -87,8 +100,7 @@ class Folder:
             raise explained(self.path, "AWS Error NO_SUCH_BUCKET")
 
     def exists(self) -> bool:
-        with self.told():
-            return bool(self.filesystem.get_file_info(self.path).type != fs.FileType.NotFound)
+        return bool(self.tried(lambda: self.filesystem.get_file_info(self.path).type != fs.FileType.NotFound))
 
     def files(self, suffix: str = "") -> list["Folder"]:
         """Files directly inside, by name, without those that are still being written."""
@@ -102,21 +114,25 @@ class Folder:
         return [Folder(self.filesystem, info.path) for info in self.inside() if info.type == fs.FileType.Directory]
 
     def inside(self) -> list[Any]:
-        with self.told():
-            found = self.filesystem.get_file_info(fs.FileSelector(self.path, allow_not_found=True))
+        found = self.tried(lambda: self.filesystem.get_file_info(fs.FileSelector(self.path, allow_not_found=True)))
         return sorted(found, key=lambda info: str(info.path))
 
     def delete(self) -> None:
-        with self.told():
+        def remove() -> None:
             kind = self.filesystem.get_file_info(self.path).type
             if kind == fs.FileType.Directory:
                 self.filesystem.delete_dir(self.path)
             elif kind == fs.FileType.File:
                 self.filesystem.delete_file(self.path)
 
+        self.tried(remove)
+
     def read_bytes(self) -> bytes:
-        with self.told(), self.filesystem.open_input_stream(self.path, compression=None) as stream:
-            return bytes(stream.read())
+        def read() -> bytes:
+            with self.filesystem.open_input_stream(self.path, compression=None) as stream:
+                return bytes(stream.read())
+
+        return self.tried(read)
 
     def write_bytes(self, data: bytes) -> None:
         """Replace this file at once: a reader sees the old bytes or the new ones, never a part.
@@ -125,12 +141,7 @@ class Folder:
             DeepredError: the folder cannot be written, or the disk is full. StorageError: the object store failed.
         """
         if not self.local:
-            # An object store shows a file only when its upload is complete, and needs no folder made for it.
-            with self.told():
-                if not isinstance(self.filesystem, fs.S3FileSystem):
-                    self.filesystem.create_dir(self.path.rsplit("/", 1)[0], recursive=True)
-                with self.filesystem.open_output_stream(self.path, compression=None) as stream:
-                    stream.write(data)
+            self.tried(lambda: self._upload(data))
             return
         parent, name = self.path.rsplit("/", 1)
         draft = f"{parent}/.{name}.{uuid.uuid4().hex[:8]}"
@@ -145,6 +156,19 @@ class Folder:
             raise DeepredError(
                 f"cannot write {self.path}: {error}", "Choose a --data-root with room that you may write to."
             ) from error
+
+    def _upload(self, data: bytes) -> None:
+        # S3 shows an object only when its upload is complete, and needs no folder made for it.
+        if not isinstance(self.filesystem, fs.S3FileSystem):
+            self.filesystem.create_dir(self.path.rsplit("/", 1)[0], recursive=True)
+        with self.filesystem.open_output_stream(self.path, compression=None) as stream:
+            stream.write(data)
+
+    def parquet(self) -> pq.ParquetFile:
+        """This file, open; one in an object store is fetched whole, which is one request instead of many."""
+        if self.local:
+            return pq.ParquetFile(self.path)
+        return pq.ParquetFile(pa.BufferReader(self.read_bytes()))
 
     def read_json(self) -> Any:
         try:
@@ -174,11 +198,11 @@ class Folder:
         """The wanted columns of one Parquet file. Raises InputError as `read_table` does."""
         try:
             # Half the time of `read_table`, which first looks for a dataset.
-            with pq.ParquetFile(self.path, filesystem=self.filesystem) as file:
+            with self.parquet() as file:
                 return file.read(columns=wanted.names).select(wanted.names).cast(wanted)
+        except StorageError:
+            raise
         except (pa.ArrowInvalid, pa.ArrowTypeError, KeyError, ValueError, OSError) as error:  # a damaged file is an OSError
-            if "AWS Error" in str(error):
-                raise explained(self.path, str(error)) from error
             raise InputError(f"{self.path} is not a table with columns {', '.join(wanted.names)}: {error}") from error
 
 

@@ -7,7 +7,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from deepred_ray.storage import Folder
 
@@ -39,7 +38,7 @@ class Batches:
     """The global batches of one split; each is read when it is asked for."""
 
     def __init__(self, tokens: Folder, split: str) -> None:
-        self._file = pq.ParquetFile((tokens / "tokens.parquet").path, filesystem=tokens.filesystem)
+        self._file = (tokens / "tokens.parquet").parquet()
         metadata = self._file.metadata
         place = self._file.schema_arrow.names.index("split")
         self._groups = [
