@@ -138,7 +138,7 @@ class Costs:
     workers: Plane
     attempts: float  # an example
     tokens: float  # an example, those of its failed attempts included
-    requests: float  # a book
+    requests: float  # of one more book
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def costs_of(measured: Sequence[Measured], fitted: Sequence[Fitted]) -> Costs:
         workers,
         sum(each["rows"] for each in large) / kept,
         sum(each["detail"]["tokens"] for each in large) / kept,
-        sum(each["detail"]["requests"] for each in acquired) / sum(each["books"] for each in acquired),
+        fit([(each["nodes"], each["books"], each["detail"]["requests"]) for each in acquired]).row,
     )
 
 

@@ -43,12 +43,12 @@ from deepred_ray.stages import synthesize
 
 RUN = "growth"
 STAGES = ("acquire", "corpus", "synthesize")
-STORE_BYTES = 200 * 2**20  # of each node
+NODE = {"num_cpus": 1, "object_store_memory": 200 * 2**20}
 FIRST_ID = 800_001
 EVERY_S = 0.25
 SELDOM = 4  # samples: what costs more to ask for than CPU time
 SETTLE_S = 8.0  # a new cluster starts workers and agents ahead of need
-IDLE_S = 20.0
+IDLE_S = 15.0
 MIB = 2**20
 
 
@@ -142,19 +142,22 @@ def state_of(address: str) -> Any:
 
 
 @contextmanager
-def raylets(nodes: int) -> Iterator[str]:
-    """Address of a cluster of so many nodes, below this process."""
+def growing_cluster() -> Iterator[Any]:
+    """A cluster of one node, below this process."""
     from ray.cluster_utils import Cluster
 
-    node = {"num_cpus": 1, "object_store_memory": STORE_BYTES}
-    made = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
+    made = Cluster(initialize_head=True, head_node_args=NODE | {"include_dashboard": False})
     try:
-        for _ in range(nodes - 1):
-            made.add_node(**node)
-        made.wait_for_nodes()
-        yield made.address
+        yield made
     finally:
         made.shutdown()
+
+
+def grow(made: Any, nodes: int) -> None:
+    """Add nodes until there are so many."""
+    for _ in range(nodes - len(made.list_all_nodes())):
+        made.add_node(**NODE)
+    made.wait_for_nodes()
 
 
 @contextmanager
@@ -266,19 +269,26 @@ def measure_idle(address: str, nodes: int) -> Measurement:
     return found
 
 
-def measure_cluster(nodes: int, sizes: Sequence[tuple[int, int]], served: Path, folder: Path) -> Iterator[Measurement]:
-    """Each size on a new cluster, so that no worker is warm; the first one's idleness besides."""
-    for number, (count, slots) in enumerate(sizes):
-        with tempfile.TemporaryDirectory(prefix="deepred-cluster-") as name, raylets(nodes) as address:
-            root, asked = Path(name), list[str]()
-            (root / "model" / "engines").mkdir(parents=True)
-            (root / "model" / "config.json").write_text("{}")
-            if number == 0:
-                yield measure_idle(address, nodes)
-            with mirror(served, asked) as base:
-                config = config_of(root, base, address, nodes, count, slots)
-                for stage in STAGES:
-                    yield measure_stage(stage, config, folder, asked, {"XDG_CACHE_HOME": str(root / "cache")})
+def measure_size(address: str, nodes: int, count: int, slots: int, served: Path, folder: Path) -> Iterator[Measurement]:
+    """All stages of a new run."""
+    asked: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="deepred-cluster-") as name, mirror(served, asked) as base:
+        root = Path(name)
+        (root / "model" / "engines").mkdir(parents=True)
+        (root / "model" / "config.json").write_text("{}")
+        config = config_of(root, base, address, nodes, count, slots)
+        for stage in STAGES:
+            yield measure_stage(stage, config, folder, asked, {"XDG_CACHE_HOME": str(root / "cache")})
+
+
+def measure_all(options: argparse.Namespace, served: Path) -> Iterator[Measurement]:
+    """One cluster, larger each time. Ray starts new workers for each driver, so no stage finds warm ones."""
+    with growing_cluster() as made:
+        for nodes in sorted(options.nodes):
+            grow(made, nodes)
+            yield measure_idle(made.address, nodes)
+            for count, slots in options.sizes:
+                yield from measure_size(made.address, nodes, count, slots, served, options.folder)
 
 
 # The program ---------------------------------------------------------------------------------------------------------
@@ -345,12 +355,11 @@ def main() -> None:
     measured: list[Measurement] = []
     with tempfile.TemporaryDirectory(prefix="deepred-mirror-") as name:
         make_mirror(books.chosen_books(options), max(count for count, _ in options.sizes), Path(name))
-        for nodes in options.nodes:
-            for found in measure_cluster(nodes, options.sizes, Path(name), options.folder):
-                measured.append(found)
-                print(table([found]), flush=True)
-                record = {"cores": os.cpu_count(), "measured": [vars(each) for each in measured]}
-                options.results.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+        for found in measure_all(options, Path(name)):
+            measured.append(found)
+            print(table([found]), flush=True)
+            record = {"cores": os.cpu_count(), "measured": [vars(each) for each in measured]}
+            options.results.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
     print(f"\n{table(measured)}")
 
 
