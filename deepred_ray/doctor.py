@@ -22,6 +22,7 @@ from typing import Any
 
 from deepred_ray.checks import Check, show
 from deepred_ray.config import Config, RayConfig, load, read_toml
+from deepred_ray.errors import ConfigError
 from deepred_ray.doctor_models import check_model
 
 GIB = 1024**3
@@ -62,8 +63,10 @@ def examine(options: Namespace) -> int:
     """Show what the options of `deepred doctor` ask for; 1 if something is not ok.
 
     Raises:
-        DeepredError: the configuration is wrong, or the cluster does not answer.
+        DeepredError: the configuration or a switch is wrong, or the cluster does not answer.
     """
+    if options.deep and options.address is not None:
+        raise ConfigError("--deep starts a Ray here, and --address names one that runs", "Leave out one of the two.")
     values = read_toml(options.config) if options.config else {}
     config = load(values | ({"data_root": options.data_root} if options.data_root else {}), options.config or "command line")
     models = options.model or models_of(config)

@@ -66,7 +66,7 @@ def run_checks(models: Sequence[str], data_root: str) -> list[Check]:
         *silent,
         *compare_versions({names[node]: found.versions for node, found in facts.items()}),
         check_shared_root(root, {node: names[node] for node in facts}),
-        *check_counted({names[node]: (found.devices, nodes[node]["Resources"].get("GPU", 0)) for node, found in facts.items()}),
+        check_counted({names[node]: (found.devices, nodes[node]["Resources"].get("GPU", 0)) for node, found in facts.items()}),
         *merge({names[node]: found.checks for node, found in facts.items()}),
     ]
 
@@ -120,14 +120,14 @@ def count_devices() -> int:
     return len(nvidia) + sum(node.strip() not in ("", "0") for node in nodes)  # a CPU is a node with 0
 
 
-def check_counted(counts: Mapping[str, tuple[int, float]]) -> list[Check]:
+def check_counted(counts: Mapping[str, tuple[int, float]]) -> Check:
     """`counts`: of each node the devices of the machine, and the GPUs that Ray gives out there."""
     unseen = sorted(f"{node} ({devices})" for node, (devices, counted) in counts.items() if devices and not counted)
     if unseen:
         cure = "Where it is not meant: --num-gpus=N in DEEPRED_RAY_ARGS of that node; on AMD also pip install amdsmi."
-        return [Check("accelerators", True, f"Ray counts none of those of {', '.join(unseen)}", cure)]
-    gpus = sum(counted for _, counted in counts.values())
-    return [Check("accelerators", True, f"Ray counts {gpus:g} on {sum(counted > 0 for _, counted in counts.values())} nodes")]
+        return Check("accelerators", True, f"Ray counts none of those of {', '.join(unseen)}", cure)
+    gpus = [counted for _, counted in counts.values() if counted]
+    return Check("accelerators", True, f"Ray counts {sum(gpus):g}, on {len(gpus)} of {len(counts)} nodes")
 
 
 def compare_versions(versions: Mapping[str, Mapping[str, str]]) -> list[Check]:

@@ -7,6 +7,7 @@ import pytest
 
 from deepred_ray import doctor, doctor_models
 from deepred_ray.checks import Check, show
+from deepred_ray.cli import main
 from deepred_ray.config import Config
 from deepred_ray.doctor import GIB, TESTED, Probe
 
@@ -168,6 +169,11 @@ def test_what_is_not_ok_ends_with_status_1_and_its_cure(capsys: pytest.CaptureFi
     first, cure, last = capsys.readouterr().out.splitlines()
     assert (first.split(), cure.split(maxsplit=1)) == (["NOT", "disk", "full"], ["cure:", "Make room."])
     assert last.split() == ["ok", "ray", "2.60.0"]
+
+
+def test_a_cluster_is_looked_at_and_not_started(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--deep", "--address", "auto"]) == 1
+    assert "--deep starts a Ray here" in capsys.readouterr().err
 
 
 def test_the_models_of_a_run_are_those_that_its_own_engines_load() -> None:

@@ -36,12 +36,12 @@ def test_lines_of_several_nodes_become_one() -> None:
 
 
 def test_accelerators_that_ray_does_not_count_are_told() -> None:
-    [check] = doctor_cluster.check_counted({"a": (2, 2.0), "b": (4, 0), "c": (0, 0)})
+    check = doctor_cluster.check_counted({"a": (2, 2.0), "b": (4, 0), "c": (0, 0)})
     assert check.ok
     assert "none of those of b (4)" in check.found
     assert "--num-gpus" in check.cure
-    [check] = doctor_cluster.check_counted({"a": (2, 2.0), "c": (0, 0)})
-    assert (check.cure, check.found) == ("", "Ray counts 2 on 1 nodes")
+    check = doctor_cluster.check_counted({"a": (2, 2.0), "c": (0, 0)})
+    assert (check.cure, check.found) == ("", "Ray counts 2, on 1 of 2 nodes")
 
 
 def test_the_digest_of_the_code_sees_every_file_but_compiled_ones(tmp_path: Path) -> None:
