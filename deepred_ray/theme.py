@@ -5,7 +5,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
@@ -224,7 +224,7 @@ class Theme:
         """The dated words that all themes share, and the theme's own, which take the place of equal ones."""
         own = self.parsed("anachronisms.tsv", parse_terms) if "anachronisms.tsv" in self.files else ()
         known = {(term.term.lower(), term.case) for term in own}
-        return tuple(term for term in parse_terms(common("anachronisms.tsv")) if (term.term.lower(), term.case) not in known) + own
+        return tuple(term for term in shared_terms() if (term.term.lower(), term.case) not in known) + own
 
     @cached_property
     def style(self) -> StyleRules:
@@ -263,6 +263,12 @@ class Theme:
 def common(file: str) -> str:
     """A file that all themes share."""
     return (COMMON / file).read_text("utf-8")
+
+
+@cache
+def shared_terms() -> tuple[Term, ...]:
+    """The dated words that all themes share: tens of thousands."""
+    return parse_terms(common("anachronisms.tsv"))
 
 
 def read(path: Path, theme: str) -> str | None:

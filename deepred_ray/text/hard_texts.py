@@ -9,7 +9,7 @@ ACCENTS = (
     "¿Quién vigila la cúpula? Nadie: ¡vigilamos todos!",
     "Łódź, Gdańsk, Żywiec — trzy statki, jedna załoga.",
     "Çok iyi, dedi öğretmen; ığdır'dan geldik.",
-    "På Mars är året långt, å andra sidan är åkrarna röda.",
+    "I norr är året långt, å andra sidan är åkrarna röda.",
     "Việt Nam gửi lời chào đến nông trường Sao Hỏa.",
     "ﬁne ligatures and ½ a kopek, №7, 5 °C, 3 × 4 ≠ 13",
     "e\u0301 as two code points, é as one",
@@ -21,7 +21,7 @@ CYRILLIC = (
     "Зелёные всходы под куполом — наша общая победа!",
     "Гагарин сказал: «Поехали!»",
     "Їжак, ґанок, щастя — українською.",
-    "Марс-1969 / смена №3, 17:45",
+    "Север-1969 / смена №3, 17:45",
     "Она говорит по-русски and in English.",
 )
 CHESS = (
@@ -48,7 +48,7 @@ OTHERS = (
     "1917, 1961, 19,690,720 and 3.14159; 1e-5; 0x1F; 2^10",
     "don't they'll we've I'd o'clock 'tis rock'n'roll",
     "\u201cQuoted,\u201d she said \u2014 \u2018twice\u2019\u2026",
-    "MARS COLONY FIVE-YEAR PLAN: 104%!!!",
+    "NORTHERN WORKS FIVE-YEAR PLAN: 104%!!!",
     "camelCase snake_case kebab-case SCREAMING_CASE",
     "if (a < b && c[0] != 'x') { return \"y\\n\"; }",
     "http://127.0.0.1:1234/v1/models?x=1&y=2#z",

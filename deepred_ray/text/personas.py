@@ -79,23 +79,20 @@ def parse_personas(toml: str) -> dict[str, Persona]:
 
 def parse_components(toml: str, personas: Mapping[str, Persona]) -> tuple[Component, ...]:
     """Raises ValueError unless the shares add up to 1 and every component has a persona."""
-    components = tuple(
-        Component(
-            entry["id"],
-            float(entry["share"]),
-            frozenset(entry["themes"]),
-            frozenset(entry["groups"]),
-            frozenset(entry.get("sources", ())),
-        )
-        for entry in tomllib.loads(toml)["component"]
-    )
+    components = []
+    for number, entry in enumerate(tomllib.loads(toml)["component"], 1):
+        try:
+            themes, groups, sources = (frozenset(each) for each in (entry["themes"], entry["groups"], entry.get("sources", ())))
+            components.append(Component(entry["id"], float(entry["share"]), themes, groups, sources))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"components.toml, component {number}: {error!r}") from error
     if abs(sum(component.share for component in components) - 1) > 1e-9:
         raise ValueError("components.toml: the shares do not add up to 1")
-    groups = {persona.group for persona in personas.values()}
+    known = {persona.group for persona in personas.values()}
     for component in components:
-        if not component.groups <= groups:
-            raise ValueError(f"components.toml, {component.id}: unknown groups {sorted(component.groups - groups)}")
-    return components
+        if not component.groups <= known:
+            raise ValueError(f"components.toml, {component.id}: unknown groups {sorted(component.groups - known)}")
+    return tuple(components)
 
 
 def apportion(components: Sequence[Component], n: int) -> list[str]:
