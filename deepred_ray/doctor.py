@@ -22,8 +22,8 @@ from typing import Any
 
 from deepred_ray.checks import Check, show
 from deepred_ray.config import Config, RayConfig, load, read_toml
-from deepred_ray.errors import ConfigError
 from deepred_ray.doctor_models import check_model
+from deepred_ray.errors import ConfigError
 
 GIB = 1024**3
 MEMORY_GIB = 6.0
