@@ -57,8 +57,10 @@ def failure(event: str, error: BaseException, **fields: Any) -> None:
     """Write what ended something: an error, with its cure where it is one of ours, or a wish to stop."""
     if isinstance(error, DeepredError):
         fields |= {"message": error.message, "cure": error.cure}
-    else:
+    elif isinstance(error, Exception):
         fields |= {"message": (str(error).strip().splitlines() or [""])[-1]}
+    else:
+        fields |= {"message": "told to stop"}
     level = logging.ERROR if isinstance(error, Exception) else logging.WARNING
     note(event, level, error=type(error).__name__, **fields)
 

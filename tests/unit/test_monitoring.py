@@ -151,7 +151,7 @@ def test_an_event_says_of_what_run_stage_and_node_it_is(log: Path) -> None:
             {"level": "error", "error": "InputError", "message": "no file x", "cure": "Make one."},
         ),
         (ValueError("first\nlast"), {"level": "error", "error": "ValueError", "message": "last"}),
-        (KeyboardInterrupt(), {"level": "warning", "error": "KeyboardInterrupt", "message": ""}),
+        (KeyboardInterrupt(), {"level": "warning", "error": "KeyboardInterrupt", "message": "told to stop"}),
     ],
 )
 def test_a_failure_has_its_message_and_cure(log: Path, error: BaseException, told: dict[str, str]) -> None:
