@@ -259,3 +259,10 @@ def test_bad_speech(table: dict[str, object], message: str) -> None:
 
 def test_evaluation_has_every_kind() -> None:
     assert [Theme.find(str(FOLDER)).files[file].count("\n") for file in EVALUATION] == [6, 6, 4]
+
+
+def test_the_page_tells_of_every_file_what_the_loader_does() -> None:
+    rows = re.findall(r"^\| `([\w./]+)` \| (\w+) \| (.+) \|$", (ROOT / "docs" / "themes.md").read_text("utf-8"), re.M)
+    assert {file: absent for file, absent, _ in rows} == dict(FILES)
+    assert [file for file, *_ in rows] == list(FILES)
+    assert all(len(what) > 20 for *_, what in rows)
