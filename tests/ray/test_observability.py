@@ -13,11 +13,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
+import yaml
 from conftest import make_config
-from driving import DRIVER
+from driving import DRIVER, TAKES_S
 from prometheus_client.parser import text_string_to_metric_families
 from scripted import write_model
 from test_jobs import RAY, end, environment, free_ports, wait_until_ready
@@ -31,16 +33,17 @@ from deepred_ray.theme import Theme
 
 pytestmark = pytest.mark.ray
 SHOWN_WITHIN_S = 15  # after a driver has ended; Ray itself keeps its gauges for 20
-DASHBOARD = Path(__file__).resolve().parents[2] / "monitoring" / "grafana-dashboard.json"
+MONITORING = Path(__file__).resolve().parents[2] / "monitoring"
 RAYS_LABELS = {"Component", "NodeAddress", "SessionName", "Version", "WorkerId"}
 
 
 @dataclass(frozen=True)
 class Head:
-    """A Ray head: where drivers connect, and where Prometheus would ask."""
+    """A Ray head: where drivers connect, where Prometheus would ask, and the folder with Ray's list of such places."""
 
     address: str
     metrics: str
+    folder: Path
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +59,7 @@ def head() -> Iterator[Head]:
         process = subprocess.Popen(command, env=environment(), stdout=output, stderr=output, start_new_session=True)
     try:
         wait_until_ready(process, f"http://127.0.0.1:{dashboard}", log)
-        yield Head(f"127.0.0.1:{gcs}", f"http://127.0.0.1:{scraped}/metrics")
+        yield Head(f"127.0.0.1:{gcs}", f"http://127.0.0.1:{scraped}/metrics", Path(temporary))
     finally:
         end(process)
         shutil.rmtree(temporary, ignore_errors=True)
@@ -68,7 +71,7 @@ def drive(head: Head, config: Config, stage: str) -> Manifest:
     settings = config.model_dump(mode="json") | {"ray": {"address": head.address}}
     (run.folder / "config.json").write_json(settings)
     command = [sys.executable, str(DRIVER), stage, "--run", config.run, "--data-root", config.root]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=TAKES_S)
     assert done.returncode == 0, done.stdout + done.stderr
     manifest = run.manifest(stage)
     assert manifest is not None
@@ -188,9 +191,15 @@ def test_prometheus_and_the_event_log_tell_what_the_manifests_say(head: Head, sa
         ours = {name for name in sample.labels if not name.startswith("otel_")} - RAYS_LABELS
         assert ours == {"run", "stage", *measure.tags}
 
+    # Prometheus would find it in the list that its configuration names.
+    (job,) = yaml.safe_load((MONITORING / "prometheus.yml").read_text())["scrape_configs"]
+    ((listed,),) = (discovery["files"] for discovery in job["file_sd_configs"])
+    (ray,) = json.loads((head.folder / Path(listed).name).read_text())
+    assert urlsplit(head.metrics).port in {int(target.rpartition(":")[2]) for target in ray["targets"]}
+
     # What the dashboard asks of Ray itself is there, but for GPUs.
-    of_gpus_or_ours = r"ray_(deepred|node_gpus|node_gram)"
-    wanted = {name for name in re.findall(r"ray_\w+", DASHBOARD.read_text()) if not re.match(of_gpus_or_ours, name)}
+    asked = set(re.findall(r"ray_\w+", (MONITORING / "grafana-dashboard.json").read_text()))
+    wanted = {name for name in asked if not re.match(r"ray_(deepred|node_gpus|node_gram)", name)}
     assert wanted
     assert wanted <= scraped.rays
 
