@@ -3,7 +3,7 @@
 import gzip
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -52,8 +52,9 @@ def choose(settings: AcquireConfig, theme: Theme, downloader: Downloader, run: R
 
     Raises:
         MirrorError: there is no catalogue to select from, or what is there is none.
-        InputError: no book fits what was asked for.
+        InputError: no book fits what was asked for, or the theme has nothing to choose by.
     """
+    require_wishes(settings, theme)
     entries = read_catalogue(downloader, run)
     if settings.selection == "ids":
         if not settings.ids:
@@ -64,6 +65,21 @@ def choose(settings: AcquireConfig, theme: Theme, downloader: Downloader, run: R
     else:
         choices = choose_from(entries, settings, theme, downloader.base)
     return [wish_of(choice, entries.get(choice.book_id)) for choice in choices]
+
+
+def require_wishes(settings: AcquireConfig, theme: Theme) -> None:
+    """Raises InputError if the selection goes by lists of the theme that it lacks."""
+    lists: dict[str, tuple[Sized, str]] = {
+        "priority": (theme.priority_works, "priority_works.tsv"),
+        "subjects": (settings.subjects or theme.subjects, "subjects.txt"),
+        "catalogue": ([*theme.priority_works, *theme.categories, *settings.subjects, *theme.subjects], "categories.toml"),
+    }
+    found, file = lists.get(settings.selection, (settings.selection, ""))
+    if not found:
+        raise InputError(
+            f"theme {theme.name} has no {file}, by which selection `{settings.selection}` goes",
+            "Name books with --ids, headings with --subjects or files with --input, or write that file.",
+        )
 
 
 def choose_from(entries: Mapping[int, Entry], settings: AcquireConfig, theme: Theme, base: str) -> Sequence[Choice]:

@@ -4,13 +4,15 @@ import pickle
 import re
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from deepred_ray import themecheck
-from deepred_ray.config import Config, load, read_toml
+from deepred_ray.config import AcquireConfig, Config, load, read_toml
 from deepred_ray.errors import InputError
 from deepred_ray.runs import STAGES, settings_of
+from deepred_ray.stages.selection import require_wishes
 from deepred_ray.text.speech import parse_speech
 from deepred_ray.theme import EVALUATION, FILES, SHIPPED, STAGE_FILES, Theme
 
@@ -167,6 +169,21 @@ def test_an_error_names_file_and_row(
     status, told = report(copy, capsys)
     assert status == 1
     assert re.search(rf"^NOT .*mine: {re.escape(file)}: .*{message}", told, re.M), told
+
+
+@pytest.mark.parametrize("selection", ["priority", "subjects", "catalogue"])
+def test_a_theme_without_lists_of_books_says_how_to_name_some(
+    selection: Literal["priority", "subjects", "catalogue"], copy: Path
+) -> None:
+    require_wishes(AcquireConfig(selection=selection), Theme.find(str(FOLDER)))
+    for file in ("priority_works.tsv", "subjects.txt"):
+        (copy / file).unlink()
+    theme = Theme.find(str(copy))
+    with pytest.raises(InputError, match=f"theme keeper has no .*`{selection}`") as caught:
+        require_wishes(AcquireConfig(selection=selection), theme)
+    assert "--input" in caught.value.cure
+    require_wishes(AcquireConfig(ids=(2701,)), theme)
+    require_wishes(AcquireConfig(subjects=("Lighthouses",)), theme)
 
 
 def test_a_file_in_another_encoding_is_refused_by_name(copy: Path) -> None:
