@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import faults
 import pytest
 import ray
 import scripted
@@ -16,6 +17,8 @@ from deepred_ray.pipeline import run_stages
 from deepred_ray.runs import Run
 
 SAMPLE_IDS = tuple(range(900001, 900009))
+# Of the object store that some tests keep their runs in; none of it may be found in anything that a run writes.
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "SENTINELKEYID1968", "AWS_SECRET_ACCESS_KEY": "sentinel-secret-of-the-canals"}
 LOOSE: dict[str, Any] = {"min_matches": 3}  # the sample books are few and small
 Configure = Callable[..., Config]
 
@@ -26,6 +29,8 @@ def local_ray() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
         patch.setattr(cluster, "OBJECT_STORE_BYTES", 200 * 2**20)
+        for name, value in CREDENTIALS.items():
+            patch.setenv(name, value)
         cluster.connect(RayConfig(cpus=2))
     ray.cloudpickle.register_pickle_by_value(scripted)  # workers do not have pytest's import path
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # else a failed test prints its executors' whole life
@@ -57,3 +62,16 @@ def sample_root(local_ray: str, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def sample_run(sample_root: Path, tmp_path: Path) -> Run:
     shutil.copytree(sample_root, tmp_path / "runs")
     return Run(str(tmp_path / "runs"), "test")
+
+
+@pytest.fixture(scope="session")
+def whole(local_ray: str, sample_root: Path, tmp_path_factory: pytest.TempPathFactory) -> faults.Whole:
+    root = tmp_path_factory.mktemp("whole")
+    shutil.copytree(sample_root, root, dirs_exist_ok=True)
+    return faults.Whole(make_config(root, model=str(faults.write_model(root / "model")), **faults.SMALL))
+
+
+@pytest.fixture
+def small(whole: faults.Whole, tmp_path: Path) -> Config:
+    """The settings of the whole run, for one in a folder of the test's own."""
+    return make_config(tmp_path / "runs", model=whole.config.model, **faults.SMALL)

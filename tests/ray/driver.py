@@ -3,11 +3,12 @@
 import sys
 from functools import partial
 
-from scripted import ScriptedEngine
+from scripted import ScriptedEngine, ScriptedMaker
 
 from deepred_ray import cli
-from deepred_ray.stages import synthesize
+from deepred_ray.stages import asking, synthesize
 
 if __name__ == "__main__":
     synthesize.run = partial(synthesize.run, make_engine=ScriptedEngine)
+    asking.EngineMaker = ScriptedMaker
     sys.exit(cli.main(sys.argv[1:]))

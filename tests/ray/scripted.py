@@ -11,7 +11,9 @@ from typing import Any
 
 import ray
 
+from deepred_ray.config import Config
 from deepred_ray.engine import EngineSettings, Messages, Reply, Sampling
+from deepred_ray.stages.asking import Source
 
 ACTS = ("repair", "measure", "share", "guard", "rebuild", "study", "count", "warm", "mend", "plant", "chart", "polish")
 THINGS = ("engine", "telescope", "shelter", "garden", "machine", "laboratory", "library", "canal", "workshop", "furnace")
@@ -103,3 +105,13 @@ class ScriptedEngine:
 
 class StubbornEngine(ScriptedEngine):
     flawed = 0.9
+
+
+class ScriptedMaker:
+    """Makes the engine of an evaluated model, as `asking.EngineMaker` does."""
+
+    def __init__(self, config: Config) -> None:
+        self.longest = config.synthesize.max_model_len
+
+    def __call__(self, source: Source) -> ScriptedEngine:
+        return ScriptedEngine(EngineSettings(source.model, self.longest, 0.0))
