@@ -45,7 +45,7 @@ def show(run: Run, manifests: Sequence[Manifest]) -> None:
     console.print()
     for name, path in paths(run, manifests):
         console.print(f"{name:<9} {path}", soft_wrap=True)
-    console.print(f"talk with it: deepred chat --run {run.name} --data-root {run.folder.path.rsplit('/', 1)[0]}", soft_wrap=True)
+    console.print(f"talk with it: deepred chat --run {run.name} --data-root {place_of(run).rsplit('/', 1)[0]}", soft_wrap=True)
 
 
 def side_by_side(run: Run) -> list[list[str]]:
@@ -64,4 +64,9 @@ def paths(run: Run, manifests: Sequence[Manifest]) -> list[tuple[str, str]]:
     ggufs = [file["path"] for manifest in manifests if manifest.stage == "export" for file in manifest.outputs["gguf"].values()]
     places = ["dataset/theme_dataset.jsonl", "adapter", *ggufs, "evaluation/report.html"]
     names = ["dataset", "adapter", *["GGUF"] * len(ggufs), "report"]
-    return [(name, f"{run.folder.path}/{place}") for name, place in zip(names, places, strict=True)]
+    return [(name, f"{place_of(run)}/{place}") for name, place in zip(names, places, strict=True)]
+
+
+def place_of(run: Run) -> str:
+    """The run's folder as a user names it: a path, or a URI."""
+    return run.folder.path if run.folder.local else f"{run.root.partition('://')[0]}://{run.folder.path}"
