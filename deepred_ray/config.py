@@ -7,7 +7,9 @@ Settings are of three kinds, marked on each field:
 """
 
 import os
+import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +22,13 @@ Kind = Literal["identity", "growth", "operational"]
 Quantization = Literal[
     "f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q5_k_s", "q4_k_m", "q4_k_s", "q3_k_l", "q3_k_m", "q3_k_s", "q2_k"
 ]
+
+
+SECRET = re.compile(
+    r"://[^/?#\s]*@"  # user:password@host
+    r"|(?i:[?&][\w.%-]*(?:key|token|secret|password|passwd|signature|credential)[\w.%-]*=)"
+    r"|\b(?:hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|A[KS]IA[A-Z0-9]{16})\b"  # tokens of Hugging Face, OpenAI and AWS
+)
 
 
 def identity(default: Any, **bounds: Any) -> Any:
@@ -365,13 +374,32 @@ def load(values: dict[str, Any], origin: str) -> Config:
     """The configuration that `values` describe; `origin` is the file or command that they came from.
 
     Raises:
-        ConfigError: an unknown key, a wrong type or a value out of bounds; the message names every one.
+        ConfigError: an unknown key, a wrong type or a value out of bounds; the message names every one. Or a value that holds
+            a password or a token, which would be written into the run; the message does not repeat it.
     """
+    if found := [where for where, text in texts_of(values) if SECRET.search(text)]:
+        raise ConfigError(
+            f"{origin}: `{found[0]}` holds a password or a token, and settings are written into the run and its logs",
+            "Leave it out. Keys come from the environment: HF_TOKEN, OPENAI_API_KEY, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY.",
+        )
     try:
         return Config.model_validate(values)
     except ValidationError as error:
         problems = [describe(problem) for problem in error.errors()]
         raise ConfigError(f"{origin}: " + "; ".join(problems), "`deepred run --help` lists every setting.") from error
+
+
+def texts_of(values: Any, where: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in settings as they are read, keys too, with the name of its setting."""
+    if isinstance(values, str):
+        yield where, values
+    elif isinstance(values, dict):
+        for key, value in values.items():
+            yield where or "settings", str(key)
+            yield from texts_of(value, f"{where}.{key}".lstrip("."))
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from texts_of(value, where)
 
 
 def describe(problem: Any) -> str:

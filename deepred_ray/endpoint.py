@@ -40,7 +40,7 @@ class EndpointEngine:
         # What answers with something else, such as a web page, makes the client stumble.
         except (openai.OpenAIError, AttributeError, TypeError, ValueError) as error:
             raise ModelError(
-                f"no OpenAI-compatible server answers at {self.url}: {error}", "Start it, or mend --synthesize.endpoint."
+                f"no OpenAI-compatible server answers at {self.url}: {without_key(error)}", "Start it, or mend --synthesize.endpoint."
             ) from error
         if settings.model not in served:
             raise ModelError(
@@ -75,10 +75,10 @@ class EndpointEngine:
         try:
             reply = await (self._timed(request) if self.settings.timed else self._whole(request))
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-            return Reply(str(error), "error", 0, 0)
+            return Reply(without_key(error), "error", 0, 0)
         except openai.OpenAIError as error:
             raise ModelError(
-                f"the server at {self.url} failed: {error}", "Look at its own log; the same command goes on."
+                f"the server at {self.url} failed: {without_key(error)}", "Look at its own log; the same command goes on."
             ) from error
         # llama.cpp and vLLM answer with what follows; others repeat how it began.
         text = reply.text.removeprefix(opening) if opening else reply.text
@@ -120,3 +120,9 @@ class EndpointEngine:
                 asyncio.get_running_loop().create_task(self._client.close())
             except RuntimeError:
                 self._client = None
+
+
+def without_key(error: Exception) -> str:
+    """What a server says of an error; some repeat the key that they were sent."""
+    key = os.environ.get(KEY)
+    return str(error).replace(key, f"${KEY}") if key else str(error)
