@@ -114,7 +114,7 @@ def fault_of(book_id: int) -> Fault:
             return page
         head = decoding.decode(body[:HEAD_BYTES])
         number = None if isinstance(head, Reject) else gutenberg.parse_header(head.text).ebook_id
-        if number and int(number) != book_id:
+        if number and number.lstrip("0") != str(book_id):
             return Reject("wrong_book", f"its header says that it is number {number}")
         return None
 

@@ -138,7 +138,10 @@ def parse(item: bytes | Row) -> tuple[Wish, bytes]:
     Raises:
         ValueError: it is no JSON object, or a field is missing or of another type.
     """
-    fields = json.loads(item) if isinstance(item, bytes) else item
+    try:
+        fields = json.loads(item) if isinstance(item, bytes) else item
+    except RecursionError as error:
+        raise ValueError(f"too deep: {error}") from error
     if not isinstance(fields, dict):
         raise ValueError("not a JSON object")
     if isinstance(fields.get("id"), int) and not isinstance(fields["id"], bool):

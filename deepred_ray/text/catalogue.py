@@ -13,6 +13,7 @@ COLUMNS = ("Text#", "Type", "Title", "Language", "Authors", "Subjects", "Bookshe
 _LIFE = re.compile(r",\s*(?P<birth>\d{1,4}\??(?:\s*BCE)?)?-(?P<death>\d{1,4}\??(?:\s*BCE)?)?\s*(?:\[[^\]]*\])?$")
 _ROLE = re.compile(r"\s*\[[^\]]*\]$")
 _GZIP = b"\x1f\x8b"
+LARGEST = 2**28  # bytes of CSV; the whole catalogue has some 2**25
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +31,18 @@ class Entry:
 
 
 def unpack(data: bytes) -> bytes:
-    """The catalogue's CSV out of what a mirror sent, gzipped or not. Raises ValueError for a damaged gzip."""
+    """The catalogue's CSV out of what a mirror sent, gzipped or not. Raises ValueError for a gzip that is damaged, or that unpacks
+    to more than any catalogue."""
     if not data.startswith(_GZIP):
         return data
     try:
-        return gzip.decompress(data)
+        with gzip.open(io.BytesIO(data)) as file:
+            text = file.read(LARGEST + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"damaged gzip: {error}") from error
+    if len(text) > LARGEST:
+        raise ValueError(f"the gzip unpacks to more than {LARGEST:,} bytes")
+    return text
 
 
 def read(data: bytes) -> dict[int, Entry]:

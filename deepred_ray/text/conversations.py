@@ -16,7 +16,7 @@ def parse(line: str) -> list[Message]:
     """
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a number too long, or lists too deep, as well
         raise ValueError(f"no JSON: {error}") from error
     if not isinstance(row, dict) or not isinstance(row.get("messages"), list):
         keys = ", ".join(row) if isinstance(row, dict) else type(row).__name__

@@ -48,7 +48,7 @@ def parse_items(jsonl: str) -> tuple[Item, ...]:
             fields = json.loads(line)
             patterns = {key: tuple(re.compile(p, re.IGNORECASE) for p in fields.pop(key)) for key in ("accept", "leak")}
             item = Item(**{**fields, **patterns, "lead": tuple(fields.get("lead", ()))})
-        except (ValueError, TypeError, KeyError, AttributeError, re.error) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, re.error) as error:
             raise ValueError(f"evaluation prompts, line {number}: {error!r}") from error
         if item.kind not in KINDS:
             raise ValueError(f"evaluation prompts, line {number}: kind {item.kind!r} is none of {', '.join(KINDS)}")
