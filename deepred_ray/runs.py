@@ -191,8 +191,11 @@ class Run:
         (self.folder / manifest.stage / "manifest.json").write_json(asdict(manifest))
 
     def discard_from(self, stage: str) -> None:
-        """Delete what this stage and those after it made."""
-        for name in STAGES[STAGES.index(stage) :]:
+        """Delete what this stage and those after it made; their manifests first, so that nothing half deleted looks whole."""
+        stages = STAGES[STAGES.index(stage) :]
+        for name in stages:
+            (self.folder / name / "manifest.json").delete()
+        for name in stages:
             for output in OUTPUTS[name]:
                 self.discard(output)
 

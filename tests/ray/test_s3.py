@@ -115,7 +115,7 @@ def test_what_the_server_refuses_is_told_in_one_message(s3: S3Server, tmp_path: 
             {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"},
             "the object store does not answer",
         ),
-        (("acquire", "--data-root", f"s3://me:secret@{BUCKET}/runs"), {}, "a URI that holds credentials"),
+        (("acquire",), {"GUTENBERG_DATA": f"s3://me:secret@{BUCKET}/runs"}, "a URI that holds credentials"),
     ):
         with pytest.MonkeyPatch.context() as patch:
             for name, value in environment.items():

@@ -188,6 +188,20 @@ def test_discard_from_deletes_this_stage_and_those_after(tmp_path: Path, stage: 
     assert run.exists()
 
 
+def test_a_discard_that_is_cut_off_leaves_nothing_that_looks_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(str(tmp_path), "r")
+    for stage in STAGES:
+        (run.folder / stage / "manifest.json").write_json({})
+
+    def cut(output: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "discard", cut)
+    with pytest.raises(KeyboardInterrupt):
+        run.discard_from("corpus")
+    assert [stage for stage in STAGES if (run.folder / stage / "manifest.json").exists()] == ["acquire"]
+
+
 # --- artefacts
 
 
