@@ -1,6 +1,7 @@
 """Files of a run: whole or absent, tables as they were written, and a message that names what is broken."""
 
 import gzip
+import pickle
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -11,9 +12,10 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import fs
 
 from deepred_ray import storage
-from deepred_ray.errors import DeepredError, InputError
+from deepred_ray.errors import DeepredError, InputError, StorageError
 from deepred_ray.schema import BOOKS, CANDIDATES, CHUNKS, EXAMPLES, JUDGEMENTS, REJECTS, TOKENS
 from deepred_ray.storage import Folder, count_values, file_sha256, rows_table, shard_name
 
@@ -231,3 +233,75 @@ def test_a_file_hash_is_of_all_its_blocks(tmp_path: Path) -> None:
     assert file_sha256(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     (tmp_path / "x").write_bytes(b"a" * (1 << 20) + b"b")
     assert file_sha256(tmp_path / "x") != file_sha256(Path(__file__))
+
+
+# --- object stores
+
+
+@pytest.mark.parametrize("root", ["s3://me:hush@bucket/runs", "s3://me@bucket/runs", "gs://hush@bucket/runs"])
+def test_a_uri_that_holds_credentials_is_refused_and_not_repeated(root: str) -> None:
+    with pytest.raises(InputError, match="holds credentials") as caught:
+        Folder.open(root)
+    assert "hush" not in str(caught.value)
+    assert "me@" not in str(caught.value)
+
+
+def test_the_region_of_the_environment_holds_unless_the_uri_names_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_REGION", "eu-north-1")
+    assert Folder.open("s3://bucket/a/").path == "bucket/a"
+    for uri, region in (("s3://bucket/a", "eu-north-1"), ("s3://bucket/a?region=sa-east-1", "sa-east-1")):
+        assert Folder.open(uri).filesystem.region == region
+
+
+def test_what_goes_to_another_process_holds_no_credential(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    for name in (*names, "AWS_ENDPOINT_URL"):
+        monkeypatch.setenv(name, f"http://value-of-{name}")
+    monkeypatch.setenv("AWS_REGION", "eu-north-1")
+    sent = pickle.dumps(Folder.open("s3://bucket/a"))
+    assert b"value-of-AWS_ENDPOINT_URL" in sent
+    assert not any(f"value-of-{name}".encode() in sent for name in names)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("When x: AWS Error ACCESS_DENIED during HeadObject operation: No response body.", "refuses access to b/tokens/x"),
+        ("AWS Error INVALID_ACCESS_KEY_ID during PutObject operation: AKIA is unknown", "refuses access to b/tokens/x"),
+        ("AWS Error UNKNOWN (HTTP status 403) during ListObjectsV2 operation", "refuses access to b/tokens/x"),
+        ("AWS Error NO_SUCH_BUCKET during PutObject operation: none", "there is no bucket b"),
+        ("Bucket 'b' not found. To create buckets, enable", "there is no bucket b"),
+        ("AWS Error NETWORK_CONNECTION during HeadObject operation: curlCode: 7", "does not answer"),
+        (
+            "key 'tokens/x': AWS Error SLOW_DOWN during PutObject operation: slow",
+            "failed at b/tokens/x: key 'tokens/x': AWS Error SLOW",
+        ),
+    ],
+)
+def test_a_fault_of_an_object_store_is_told_in_words(fault: str, said: str) -> None:
+    told = storage.explained("b/tokens/x", fault)
+    assert said in told.message
+    assert told.cure
+    assert "AKIA" not in str(told)
+
+
+@given(st.integers(0, 6), st.sampled_from(["AWS Error SLOW_DOWN: x", "AWS Error ACCESS_DENIED: x", "No such thing"]))
+def test_only_passing_faults_are_tried_again_and_not_for_ever(faults: int, said: str) -> None:
+    folder, tries = Folder(fs.SubTreeFileSystem("/", fs.LocalFileSystem()), "x"), 0
+
+    def work() -> int:
+        nonlocal tries
+        tries += 1
+        if tries <= faults:
+            raise OSError(said)
+        return tries
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "PAUSES_S", (0, 0, 0))
+        most = 4 if "SLOW" in said else 1
+        if faults >= most:
+            with pytest.raises(StorageError):
+                folder.tried(work)
+            assert tries == most
+        else:
+            assert folder.tried(work) == faults + 1
