@@ -38,7 +38,7 @@ SMALL: dict[str, Any] = {
         "rank": 4, "alpha": 8, "max_tokens": 1024, "batch": 4, "global_batch": 4, "precision": "f32", "checkpoint_steps": 2,
         "epochs": 2, "dropout": 0.0,
     },
-    "evaluate": {"prompts": 6, "retests": 0, "texts": 2},
+    "evaluate": {"prompts": 20, "retests": 0, "texts": 2},
 }  # fmt: skip
 
 
