@@ -98,14 +98,17 @@ class Scraped:
         return found
 
 
-def scrape_until(head: Head, name: str, **wanted: str) -> Scraped:
-    """What the endpoint says as soon as it has a sample that was wanted."""
+def scrape_until_whole(head: Head, stage: str, drivers: int = 1) -> tuple[Scraped, str]:
+    """What the endpoint says once the last of so many drivers has told that the stage is whole; that driver's WorkerId."""
     deadline = time.monotonic() + SHOWN_WITHIN_S
     while True:
         scraped = Scraped(head)
-        if any(sample.name == name and wanted.items() <= sample.labels.items() for sample in scraped.samples):
-            return scraped
-        assert time.monotonic() < deadline, f"no {name} of {wanted}"
+        workers = sorted(scraped.of("ray_deepred_rows_total", "WorkerId", stage=stage))
+        if len(workers) == drivers:
+            state = scraped.of("ray_deepred_stage_state", "stage", stage=stage, WorkerId=workers[-1])
+            if state == {stage: metrics.WHOLE}:
+                return scraped, workers[-1]
+        assert time.monotonic() < deadline, f"{workers} of {stage} and no whole stage among {scraped.samples}"
         time.sleep(0.5)
 
 
@@ -151,11 +154,10 @@ def test_prometheus_and_the_event_log_tell_what_the_manifests_say(head: Head, sa
 
     # What a stage has made, as counters and as the ledger, is what its manifest says.
     manifest = drive(head, config, "corpus")
-    scraped = scrape_until(head, "ray_deepred_stage_state", stage="corpus")
+    scraped, _ = scrape_until_whole(head, "corpus")
     assert manifest.rejected
     assert scraped.of("ray_deepred_ledger_rows", "reason", stage="corpus") == by_reason(manifest)
     assert scraped.of("ray_deepred_rows_total", "reason", stage="corpus") == by_reason(manifest)
-    assert scraped.of("ray_deepred_stage_state", "run", stage="corpus") == {"test": metrics.WHOLE}
     assert scraped.of("ray_deepred_done", "step", stage="corpus") == {"corpus": 6, "twins": 6}
     assert scraped.of("ray_deepred_wanted", "step", stage="corpus") == {"corpus": 6, "twins": 6}
 
@@ -170,19 +172,11 @@ def test_prometheus_and_the_event_log_tell_what_the_manifests_say(head: Head, sa
         assert Scraped(head).of("ray_deepred_train_step", "run", stage="train") == {"still": 7}
 
     # Two drivers made the rows: the counters of both add up, and the ledger is of the whole run.
-    scraped = scrape_until(head, "ray_deepred_ledger_rows", stage="synthesize", reason="kept")
-    rows = scraped.of("ray_deepred_rows_total", "WorkerId", stage="synthesize")
-    assert len(rows) == 2
-    assert rows.total() == manifest.rows_in
+    scraped, second = scrape_until_whole(head, "synthesize", drivers=2)
+    assert scraped.of("ray_deepred_rows_total", "stage", stage="synthesize") == {"synthesize": manifest.rows_in}
+    assert scraped.of("ray_deepred_ledger_rows", "reason", stage="synthesize", WorkerId=second) == by_reason(manifest)
     tokens = run.table("candidates").read_table(CANDIDATES, ["tokens"])["tokens"].to_pylist()
     assert scraped.of("ray_deepred_tokens_total", "run") == {"test": sum(tokens)}
-    ledgers = {
-        (sample.labels["WorkerId"], sample.labels["reason"]): int(sample.value)
-        for sample in scraped.samples
-        if sample.name == "ray_deepred_ledger_rows" and sample.labels["stage"] == "synthesize"
-    }
-    second = max(worker for worker, _ in ledgers)
-    assert {reason: rows for (worker, reason), rows in ledgers.items() if worker == second} == by_reason(manifest)
 
     # Every name, text and label is one that is documented.
     assert all(scraped.help[name] == metrics.MEASURES[name].text for name in scraped.help)
