@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -146,6 +148,60 @@ def test_small_objects_are_one_request_and_whole_ones_only_are_seen(
     assert (folder / "a" / "small.json").read_json() == {"a": 1}
     (folder / "a").delete()
     assert not (folder / "a").exists()
+
+
+def test_an_artefact_goes_up_whole_and_comes_down_whole(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(root(tmp_path), "test")
+    s3.every = 5
+    for data in (bytes(12_000_000), b"second"):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        with run.artefact("gguf/q8_0") as folder:
+            (folder / "model.gguf").write_bytes(data)
+            (folder / "verified.json").write_bytes(b"{}")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
+        assert (run.local_copy("gguf/q8_0") / "model.gguf").read_bytes() == data
+    assert s3.failed
+    run.discard_from("export")
+    assert not run.local_copy("gguf/q8_0").exists()
+    s3.every = 0
+    assert s3.objects() == {}
+
+
+CONTENDER = """
+import sys, time
+from deepred_ray.errors import RunBusyError
+from deepred_ray.runs import Run
+run = Run(sys.argv[1], "test")
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    with run.lease():
+        print("held", flush=True)
+        sys.stdin.readline()
+except RunBusyError:
+    print("busy", flush=True)
+"""
+
+
+def test_of_drivers_that_begin_at_once_one_goes_on_at_most(s3: S3Server, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", CONTENDER, root(tmp_path)]
+    drivers = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+        for _ in range(4)
+    ]
+    assert [driver.stdout.readline() for driver in drivers if driver.stdout] == ["ready\n"] * 4
+    for driver in drivers:
+        assert driver.stdin
+        driver.stdin.write("go\n")
+        driver.stdin.flush()
+    outcomes = [driver.stdout.readline().strip() for driver in drivers if driver.stdout]
+    for driver in drivers:
+        driver.communicate("end\n")
+    assert set(outcomes) <= {"held", "busy"}
+    assert outcomes.count("held") <= 1
+    assert s3.objects() == {}
+    with Run(root(tmp_path), "test").lease():
+        assert [key.rsplit("/", 1)[1] for key in s3.objects()] == ["lease.json"]
 
 
 @pytest.mark.nightly
