@@ -41,6 +41,7 @@ def connect(config: RayConfig) -> None:
                 ray.init(address=address, runtime_env=runtime_env, logging_level=logging.WARNING)
             else:
                 ray.init(
+                    address="local",  # else one that `ray start` left on this machine is taken
                     num_cpus=config.cpus,
                     include_dashboard=False,
                     object_store_memory=OBJECT_STORE_BYTES,
@@ -51,7 +52,8 @@ def connect(config: RayConfig) -> None:
         where = f"the cluster at {address}" if address else "a local Ray"
         raise DeepredError(
             f"cannot connect to {where}: {error}",
-            "Start one with `ray start --head`, or leave out --ray.address to run on this machine; `deepred doctor` checks it.",
+            "Start one with `ray start --head`, or leave out --ray.address to run on this machine; `deepred doctor` checks it. "
+            "A cluster that asks for a token wants RAY_AUTH_MODE=token in the environment.",
         ) from error
     context = DataContext.get_current()
     context.enable_progress_bars = False
