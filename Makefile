@@ -15,7 +15,7 @@ export RAY_TMPDIR ?= /tmp/deepred-$(shell id -u)
 BOOTSTRAP = python=$$(sh scripts/find-python $(PYTHON)) && "$$python" scripts/bootstrap.py --accelerator $(ACCELERATOR)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test nightly lint types docs doctor clean
+.PHONY: help setup setup-dev demo test nightly lint types audit docs doctor clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -42,6 +42,9 @@ lint: setup-dev ## ruff: rules and formatting
 
 types: setup-dev ## mypy: strict on deepred_ray/text
 	.venv/bin/mypy
+
+audit: setup-dev ## known vulnerabilities of the installed packages; $OSV_URL asks another service than OSV
+	.venv/bin/python scripts/audit.py
 
 docs: ## the documentation, as HTML in docs/_build/html
 	@$(BOOTSTRAP) --extra docs
