@@ -362,7 +362,7 @@ def read_toml(path: str) -> dict[str, Any]:
         values = tomllib.loads(Path(path).read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"config file {path}: {error.strerror or error}", "Give --config an existing .toml file.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no UTF-8, a number too long or tables too deep, as well
         raise ConfigError(f"config file {path} is not TOML: {error}") from error
     theme = values.get("theme")
     if isinstance(theme, str) and (Path(path).parent / theme / "theme.toml").is_file():

@@ -111,14 +111,18 @@ def skip_notes(text: str, position: int, end: int) -> int:
             in_note = False
             continue
         if "[" in block[: len(block) - len(block.lstrip()) + 1] and is_note(block):
-            stop = _closing_bracket(text, text.index("[", start), min(end, start + _NOTE_REACH))
+            opened = text.index("[", start)
+            closed = _closing_bracket(text, opened, min(end, start + _NOTE_REACH))
+            stop = closed if closed > opened else stop
         elif _BORDER.match(_RULE_LINES.sub("", block)) and _NOTE_WORDS.search(block):
             pass
         elif is_note(block):
             in_note = True
         elif START.match(block) or not (_is_credit(block) or _is_more(block, in_note)):
             break
-        position = reached = max(stop, start + 1)
+        if stop <= position:  # more of a line that began with a note in brackets
+            break
+        position = reached = stop
     return reached
 
 

@@ -10,7 +10,7 @@ _ADVERT_CHARS = 60_000
 _CONTENTS = re.compile(
     r"[\s_*]*(?:table of )?(?:contents|table|inhalt|sommaire|sisältö|оглавленіе)(?: of volume \w+)?[.:_\s]*\Z", re.I
 )
-_CONTENTS_AHEAD = re.compile(r"^[\s_*]*(?:table of )?contents[.:_\s]*$", re.I | re.M)
+_CONTENTS_AHEAD = re.compile(r"^(?:[^\S\n]|[_*])*(?:table of )?contents[.:_\s]*$", re.I | re.M)
 _PREFACE = re.compile(r"[\s_*]*(?:[\w.'\u2019]+ ){0,3}(?:preface|introduction|foreword|prologue)\b.{0,40}\Z", re.I)
 _HEADING = re.compile(
     r"[\s_*=]*(?:(?:the )?(?:chapter|book|part|volume|section|act|scene|letter|canto|lecture|article|stave)\b.{0,80}"
@@ -24,11 +24,11 @@ _PUBLISHER = re.compile(
     r"|programs, printing and advertising|right of performance|for your production|\bASCII\b|e-?text\b",
     re.I | re.S,
 )
-_END_OF_BOOK = re.compile(r"^[\W_]*(?:the end|end|finis|fin|ende)(?:[\W_]|of (?:the )?book)*$", re.I | re.M)
+_END_OF_BOOK = re.compile(r"^(?:[^\w\n]|_)*(?:the end|end|finis|fin|ende)(?:[\W_]|of (?:the )?book)*$", re.I | re.M)
 _PRICE = re.compile(r"\b\d+s\.|\$ ?\d|\b\d+ cents\b|\b(?:\d+mo|8vo|octavo)\b|\bcloth\b|\bpost[- ]free\b|\bnet\b", re.I)
 _PUFF = re.compile(r"press opinions|booksellers|publish|editions?\b|illustrat|by the (?:same )?author|volumes?\b|\bvols?\.", re.I)
 _APPARATUS = re.compile(
-    r"^[\W_]*(?:(?:foot)?notes?|index|appendix|glossary)[\W_]*$|^[ \t]*[\[{(]\w{1,3}[\])}]|\[Footnote", re.I | re.M
+    r"^(?:[^\w\n]|_)*(?:(?:foot)?notes?|index|appendix|glossary)[\W_]*$|^[ \t]*[\[{(]\w{1,3}[\])}]|\[Footnote", re.I | re.M
 )
 _OPENING_QUOTES = tuple("\"'\u201c\u2018«»„\u2014")
 

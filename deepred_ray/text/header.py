@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 HEAD_CHARS = 40_000
 START = re.compile(
-    r"^[ \t]*\**[ \t]*START OF (?:(?:THE|THIS)\s+)?(?:COPYRIGHTED\s+)?PROJECT\s+GUTENBERG"
+    r"^[ \t]*(?:\*+[ \t]*)?START OF (?:(?:THE|THIS)\s+)?(?:COPYRIGHTED\s+)?PROJECT\s+GUTENBERG"
     r"(?:(?:(?!\n[ \t]*\n|\*\*\*).){0,400}?\*\*\*[^\n]*|[^\n]*)\n?",
     re.I | re.S | re.M,
 )
