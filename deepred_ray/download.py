@@ -69,7 +69,8 @@ class Downloader:
         cache: Path | None = None,
     ) -> None:
         host = urlsplit(base).hostname
-        if not host or urlsplit(base).scheme not in ("http", "https"):
+        # Dots alone would lead out of the cache's folder.
+        if not (host or "").strip(".") or urlsplit(base).scheme not in ("http", "https"):
             raise MirrorError(f"mirror {base!r} is not an http or https URL", "For example --mirror https://gutenberg.pglaf.org")
         if not force_main_site:
             refuse_forbidden(base)
