@@ -108,8 +108,9 @@ def test_each_difference_is_found_and_named(address: str, folder: Path) -> None:
     assert "half a copy" in found["node"][1]
     assert found["version skew"] == ("NOT", f"peft: 0.1.0 on odd; {TESTED['peft']} on head")
     assert found["data root"] == ("NOT", f"{folder}/runs is another one on odd; what the driver wrote is not there")
-    assert found["shared memory"][0] == "but"
-    assert found["shared memory"][1].endswith("(odd)")
+    [small] = [line for line in words.splitlines() if line.startswith("but  shared memory")]
+    assert "0.1 GiB free" in small
+    assert small.endswith("(odd)")
     assert found["model"][0] == "NOT"
     assert "owner/absent" in found["model"][1]
     assert found["model"][1].endswith("(all 2 nodes)")
@@ -122,9 +123,3 @@ def test_a_data_root_that_all_share_is_the_same_and_nothing_stays_in_it(address:
     _, found, words = doctor(address, folder / "shared")
     assert found["data root"] == ("ok ", f"{folder}/shared is the same on 2 nodes"), words
     assert list((folder / "shared").iterdir()) == []
-
-
-def test_a_data_root_that_cannot_be_written_is_told(address: str) -> None:
-    _, found, words = doctor(address, "/proc/runs")
-    assert found["data root"][0] == "NOT", words
-    assert "cannot write /proc/runs" in found["data root"][1]

@@ -53,3 +53,10 @@ def test_the_digest_of_the_code_sees_every_file_but_compiled_ones(tmp_path: Path
     assert doctor_cluster.code_digest(tmp_path) == first
     (tmp_path / "data" / "terms.tsv").write_text("red", "utf-8")
     assert doctor_cluster.code_digest(tmp_path) != first
+
+
+def test_a_data_root_that_the_driver_cannot_write_is_told() -> None:
+    check = doctor_cluster.check_shared_root("/proc/runs", {})
+    assert (check.name, check.ok) == ("data root", False)
+    assert check.found.startswith("cannot write /proc/runs/.deepred-doctor-")
+    assert "--data-root" in check.cure
