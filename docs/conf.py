@@ -19,5 +19,4 @@ myst_enable_extensions = ["deflist", "fieldlist"]
 myst_heading_anchors = 3
 nitpicky = True
 smartquotes = False  # they make one dash of the two before a flag
-suppress_warnings = ["toc.not_included"]
 highlight_language = "console"
