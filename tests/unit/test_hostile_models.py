@@ -14,7 +14,9 @@ from tiny import write_model
 
 import deepred_ray
 from deepred_ray import models
+from deepred_ray.config import Config
 from deepred_ray.errors import DeepredError, InputError, ModelError
+from deepred_ray.pipeline import inputs_of
 from deepred_ray.runs import Run
 from deepred_ray.stages import local, sources
 from deepred_ray.stages.export import forget_code, load_adapter
@@ -113,6 +115,16 @@ def test_safetensors_are_taken_where_pickled_weights_lie_beside(model: Path, spr
 
     (model / "pytorch_model.bin").write_bytes(pickle.dumps(Trap(sprung)))
     assert AutoModelForCausalLM.from_pretrained(models.resolve(str(model)), **models.weights()).num_parameters() > 10_000
+    assert not sprung.exists()
+
+
+def test_an_adapter_with_pickled_weights_is_refused(model: Path, sprung: Path, tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_model.bin").write_bytes(pickle.dumps(Trap(sprung)))
+    config = Config.model_validate({"model": str(model), "data_root": str(tmp_path), "export": {"adapter": str(adapter)}})
+    with pytest.raises(InputError, match=r"adapter_model\.safetensors"):
+        inputs_of(Run(config.root, config.run), config, "export")
     assert not sprung.exists()
 
 
