@@ -1,5 +1,6 @@
 """The model of large runs: exact where the truth is a plane, never cheaper for more; what a plan waits for follows from figures."""
 
+import json
 from dataclasses import replace
 
 import books
@@ -140,3 +141,15 @@ def test_a_synthetic_book_reads_like_gutenbergs_own(tmp_path):
     read = books.open_book("800001", paths[0].read_bytes())
     assert isinstance(read, books.Book)
     assert "PROJECT GUTENBERG" not in read.text
+
+
+def test_the_model_is_made_of_what_was_measured():
+    measured = json.loads((capacity.RESULTS / "cluster_growth.json").read_text("utf-8"))["measured"]
+    assert {(each["nodes"], each["stage"]) for each in measured} == {
+        (nodes, stage) for nodes in (1, 2, 4, 8) for stage in ("idle", *cluster_growth.STAGES)
+    }
+    fitted = list(capacity.fit_all(measured))
+    assert {each.stage for each in fitted} == {"idle", *cluster_growth.STAGES}
+    costs = capacity.costs_of(measured, fitted)
+    assert costs.requests == pytest.approx(1)
+    assert costs.attempts == pytest.approx(1.25, abs=0.05)
