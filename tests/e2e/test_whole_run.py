@@ -18,6 +18,8 @@ from typing import Any
 import openai
 import pyarrow.parquet as pq
 import pytest
+from listeners import Listener, run_watched
+from sentinels import SENTINELS, found_in
 
 from deepred_ray.runs import cache_folder
 
@@ -53,6 +55,8 @@ retests = 1
 gguf = true
 """
 
+LISTENERS: list[Listener] = []  # who listened in the first run
+
 
 def deepred(*words: str, root: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -73,7 +77,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def first(root: Path) -> subprocess.CompletedProcess[str]:
     (root / "small.toml").write_text(CONFIG)
-    done = deepred("run", "--config", str(root / "small.toml"), "--debug", root=root)
+    words = ["run", "--config", str(root / "small.toml"), "--data-root", str(root), "--debug"]
+    done, LISTENERS[:] = run_watched([sys.executable, "-m", "deepred_ray", *words], env=os.environ | {"COLUMNS": "160"} | SENTINELS)
     if done.returncode:
         logs = sorted((root / "small" / "logs").glob("*.log"))
         pytest.fail(f"{done.stdout}\n{done.stderr}\n{logs[-1].read_text()[-6000:] if logs else ''}")
@@ -98,6 +103,13 @@ def test_prints_stages_answers_and_paths(run: Path, first: subprocess.CompletedP
         assert f"{run}/" in first.stdout
         assert place in first.stdout
     assert "INFO" not in first.stdout + first.stderr, "chatter belongs in the log"
+
+
+def test_all_listen_on_loopback_and_no_secret_is_written(run: Path) -> None:
+    assert [listener for listener in LISTENERS if listener.exposed] == []
+    assert {"gcs_server", "raylet"} <= {listener.process for listener in LISTENERS}
+    assert any("VLLM" in listener.process for listener in LISTENERS)
+    assert found_in(run) == []
 
 
 def test_books_and_chunks_add_up(run: Path) -> None:
