@@ -45,11 +45,15 @@ def run_stages(config: Config, stages: Sequence[str], *, fresh: bool) -> list[Ma
             models.require(config.model)
         if "synthesize" in stages and config.synthesize.model and not config.synthesize.endpoint:
             models.require(config.synthesize.model)
+        left: list[str] = []
         for stage in stages:
             identity, growth = settings_of(config, stage, hashes)
-            decide(stage, run.begun(stage), run.manifest(stage), identity, growth, {})
+            manifest = run.manifest(stage)
+            decide(stage, run.begun(stage), manifest, identity, growth, {})
+            if left or manifest is None or manifest.growth != growth:
+                left.append(stage)
+        placement.require(config, left)
         (run.folder / "config.json").write_json(config.model_dump(mode="json"))
-        placement.require(config, stages)
         logs.enter(None, run.name)
         for stage in stages:
             metrics.show("deepred_stage_state", metrics.WAITING, stage)
