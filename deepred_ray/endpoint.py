@@ -40,7 +40,8 @@ class EndpointEngine:
         # What answers with something else, such as a web page, makes the client stumble.
         except (openai.OpenAIError, AttributeError, TypeError, ValueError) as error:
             raise ModelError(
-                f"no OpenAI-compatible server answers at {self.url}: {without_key(error)}", "Start it, or mend --synthesize.endpoint."
+                f"no OpenAI-compatible server answers at {self.url}: {without_key(error)}",
+                "Start it, or mend --synthesize.endpoint.",
             ) from error
         if settings.model not in served:
             raise ModelError(

@@ -42,8 +42,8 @@ def test_help_lists_all_commands() -> None:
     assert ran.returncode == 0
     listed = {line.split()[0] for line in ran.stdout.splitlines() if line.startswith("  ")}
     assert set(COMMANDS) <= listed
-    tools = {"chat", "serve", "explain", "review", "check-era", "check-theme", "inspect", "thresholds", "status", "compare", "doctor"}
-    assert set(COMMANDS) == {*STAGES, "run", *tools}
+    tools = {"chat", "serve", "explain", "review", "inspect", "thresholds", "status", "compare", "doctor"}
+    assert set(COMMANDS) == {*STAGES, "run", "check-era", "check-theme", *tools}
     assert ran.stderr == ""
 
 
