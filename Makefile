@@ -31,7 +31,7 @@ demo: setup ## all stages on the sample books: dataset, adapter, GGUF, evaluatio
 	.venv/bin/deepred run --config jobs/configs/demo.toml $(ARGS)
 
 test: setup-dev ## all tests: unit, Ray and end to end, two files at a time
-	HF_HUB_OFFLINE=1 .venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
+	HF_HUB_OFFLINE=1 .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 nightly: setup-dev ## the long tests: a run killed in every stage
 	HF_HUB_OFFLINE=1 .venv/bin/python -m pytest -m nightly $(ARGS)
