@@ -90,6 +90,7 @@ def engine_core(driver: int) -> int | None:
     return cores[0].pid if cores else None
 
 
+@pytest.mark.nightly
 def test_a_killed_vllm_core_is_started_again(root: Path) -> None:
     words = ["synthesize", "--run", "small", "--examples", "12", "--synthesize.attempts", "20"]
     driver = deepred(root, *words, env=os.environ | {"COLUMNS": "160"})

@@ -20,6 +20,7 @@ SPACE = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"
 
 pytestmark = [
     pytest.mark.ray,
+    pytest.mark.nightly,
     pytest.mark.skipif(
         subprocess.run([*SPACE, "true"], capture_output=True).returncode != 0, reason="no mount namespace may be made here"
     ),

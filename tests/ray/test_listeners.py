@@ -14,6 +14,7 @@ from tiny import write_model
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 
+@pytest.mark.nightly
 def test_training_listens_on_loopback_only_and_writes_no_secret(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model")
     said = [

@@ -142,6 +142,7 @@ def train_workers() -> list[int]:
     return found
 
 
+@pytest.mark.nightly
 def test_a_killed_driver_is_followed_by_one_that_ends_with_the_same_weights(
     local_ray: str, undisturbed: Run, settings: dict[str, Any], configure: Configure, tmp_path: Path
 ) -> None:
@@ -168,6 +169,7 @@ def test_one_worker_and_two_agree(settings: dict[str, Any], tmp_path: Path, loca
     assert one[20]["val_loss"] == pytest.approx(two[20]["val_loss"], rel=1e-4)
 
 
+@pytest.mark.nightly
 def test_training_stops_when_validation_gets_no_better(settings: dict[str, Any], configure: Configure, local_ray: str) -> None:
     # At this rate it soon learns the training examples by heart.
     run, manifest = trained(configure(**changed(settings, learning_rate=0.03, checkpoint_steps=5, patience=3, workers=1)))
