@@ -30,8 +30,9 @@ setup-dev:
 demo: setup ## all stages on the sample books: dataset, adapter, GGUF, evaluation
 	.venv/bin/deepred run --config jobs/configs/demo.toml $(ARGS)
 
-test: setup-dev ## all tests: unit, Ray and end to end, two files at a time
-	HF_HUB_OFFLINE=1 .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+test: setup-dev ## all tests: unit, then Ray and end to end
+	HF_HUB_OFFLINE=1 .venv/bin/python -m pytest -n 2 tests/unit $(ARGS)
+	HF_HUB_OFFLINE=1 .venv/bin/python -m pytest tests/ray tests/e2e $(ARGS)
 
 nightly: setup-dev ## the long tests: a run killed in every stage
 	HF_HUB_OFFLINE=1 .venv/bin/python -m pytest -m nightly $(ARGS)
