@@ -72,7 +72,8 @@ def events_to(log: Path, run: str) -> Iterator[None]:
     os.environ[PLACE] = json.dumps({"run": run, "stem": stem, "host": socket.gethostname()})
     file = EventFile(Path(stem + ".jsonl"))
     enter(None, run)
-    loggers = logger, logging.getLogger("ray")
+    # Ray Data and Ray Train let nothing up to "ray" once they are imported.
+    loggers = logger, *map(logging.getLogger, ("ray", "ray.data", "ray.train"))
     for one in loggers:
         one.addHandler(file)
     try:
@@ -95,8 +96,12 @@ class EventFile(logging.Handler):
     def __init__(self, path: Path) -> None:
         super().__init__(logging.INFO)
         self.path = path
+        self.last: logging.LogRecord | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record is self.last:
+            return  # a child's handler has told it
+        self.last = record
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             file = os.open(self.path, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o644)

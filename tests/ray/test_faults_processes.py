@@ -45,6 +45,7 @@ def lift_later(mirror: FaultyMirror) -> None:
 @pytest.mark.usefixtures("local_ray")
 def test_a_killed_chunking_task_is_done_again(configure: Configure, sample_run: Run, tmp_path: Path) -> None:
     add_books(sample_run, 40)
+    sample_run.discard_from("corpus")
     config = configure()
     with killing("FlatMap", lambda: len(sample_run.table("chunks").files()) > 8):
         bring(config, "corpus")
