@@ -11,8 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import audit
 from packaging.utils import canonicalize_name
+
+import audit
 
 SCRIPT = Path(audit.__file__)
 
