@@ -42,6 +42,8 @@ class S3Server:
             "s3", endpoint_url=self.url, region_name="us-east-1", aws_access_key_id=key, aws_secret_access_key=secret
         )
         self.client.create_bucket(Bucket=BUCKET)
+        for key in self.objects():  # moto keeps its buckets as long as the process lives
+            self.client.delete_object(Bucket=BUCKET, Key=key)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -145,7 +145,7 @@ def test_small_objects_are_one_request_and_whole_ones_only_are_seen(
 
 def test_an_artefact_goes_up_whole_and_comes_down_whole(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(root(tmp_path), "test")
-    s3.every = 5
+    s3.every = 11
     for data in (bytes(12_000_000), b"second"):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         with run.artefact("gguf/q8_0") as folder:
