@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from deepred_ray.engine import Sampling
+from deepred_ray.text.jsonl import json_value
 
 COLOURS = ("vermilion", "ultramarine")
 WORD_CHARS = (3, 12)
@@ -28,8 +29,8 @@ async def enforces_schema(engine: Any) -> str | None:
     if reply.finish_reason != "stop":
         return f"the reply ended by {reply.finish_reason}: {reply.text[:80]!r}"
     try:
-        found = json.loads(reply.text)
-    except (ValueError, RecursionError):
+        found = json_value(reply.text)
+    except ValueError:
         return f"the reply is no JSON: {reply.text[:80]!r}"
     if not isinstance(found, dict) or found.keys() != {"colour", "word"}:
         return f"the reply has other keys: {reply.text[:80]!r}"

@@ -16,6 +16,7 @@ from deepred_ray.errors import InputError
 from deepred_ray.stages.selection import Wish
 from deepred_ray.stages.tables import Row
 from deepred_ray.storage import refuse_extensions
+from deepred_ray.text.jsonl import json_value
 
 LOCAL_SUFFIXES = (".txt", ".jsonl", ".parquet")
 COLUMNS = ("id", "title", "author", "text")  # and `year`, which may be missing
@@ -138,10 +139,7 @@ def parse(item: bytes | Row) -> tuple[Wish, bytes]:
     Raises:
         ValueError: it is no JSON object, or a field is missing or of another type.
     """
-    try:
-        fields = json.loads(item) if isinstance(item, bytes) else item
-    except RecursionError as error:
-        raise ValueError(f"too deep: {error}") from error
+    fields = json_value(item) if isinstance(item, bytes) else item
     if not isinstance(fields, dict):
         raise ValueError("not a JSON object")
     if isinstance(fields.get("id"), int) and not isinstance(fields["id"], bool):

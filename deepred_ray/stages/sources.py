@@ -4,7 +4,6 @@ INPUT   files of passages; folders of .fountain and .txt files
 OUTPUT  chunks/ (ready passages), sources/ (passages of folders, whose book_id begins with the kind of folder), rejects/sources/
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from deepred_ray.storage import file_sha256, refuse_extensions, rows_table, shar
 from deepred_ray.text.chunking import chunk_paragraphs
 from deepred_ray.text.decoding import decode
 from deepred_ray.text.gutenberg import strip
+from deepred_ray.text.jsonl import json_value
 from deepred_ray.text.language import language
 from deepred_ray.text.reject import Reject
 from deepred_ray.text.scripts import Excerpt, excerpts
@@ -49,7 +49,7 @@ def import_passages(run: Run, files: Iterable[str], theme: Theme) -> None:
         rows: list[Row] = []
         for number, line in enumerate(lines, 1):
             try:
-                fields = json.loads(line) if isinstance(line, str) else line
+                fields = json_value(line) if isinstance(line, str) else line
                 if not fields.get("kept", True):
                     continue
                 fields.setdefault("id", fields.get("chunk_id"))

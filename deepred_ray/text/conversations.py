@@ -1,8 +1,9 @@
 """A line of a ChatML file: the conversation that it holds, or what is wrong with it."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
+
+from deepred_ray.text.jsonl import json_value
 
 Message = dict[str, str]
 ROLES = ("system", "user", "assistant")
@@ -15,8 +16,8 @@ def parse(line: str) -> list[Message]:
         ValueError: no JSON, no such object, or messages that `fault` finds wrong; the message says what.
     """
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:  # a number too long, or lists too deep, as well
+        row = json_value(line)
+    except ValueError as error:
         raise ValueError(f"no JSON: {error}") from error
     if not isinstance(row, dict) or not isinstance(row.get("messages"), list):
         keys = ", ".join(row) if isinstance(row, dict) else type(row).__name__

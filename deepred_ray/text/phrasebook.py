@@ -1,10 +1,10 @@
 """What a theme's prompts are made of: sampled axes, exemplary exchanges, banks of questions and openings."""
 
-import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from deepred_ray.text.jsonl import json_value
 from deepred_ray.text.personas import Persona
 
 AUXILIARIES = frozenset(
@@ -100,7 +100,7 @@ def parse_voice(jsonl: str, personas: Mapping[str, Persona]) -> tuple[Exchange, 
     exchanges = []
     for number, line in enumerate(jsonl.splitlines(), 1):
         try:
-            row = json.loads(line)
+            row = json_value(line)
             exchange = Exchange(row["persona"], frozenset(row["themes"]), row["question"], row["answer"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"voice.jsonl, line {number}: {error!r}") from error

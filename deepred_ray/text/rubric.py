@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from deepred_ray.text.chatml import FAILED
+from deepred_ray.text.jsonl import json_value
 from deepred_ray.text.prompts import Turn
 from deepred_ray.text.reject import Reject
 
@@ -94,8 +95,8 @@ def parse_judgement(reply: str, finish_reason: str, rubric: Sequence[Axis]) -> J
     if finish_reason != "stop":
         return Reject(FAILED.get(finish_reason, "truncated"), f"finish reason {finish_reason}")
     try:
-        found = json.loads(reply)
-    except (ValueError, RecursionError) as error:
+        found = json_value(reply)
+    except ValueError as error:
         return Reject("malformed_json", str(error))
     scores: dict[str, int] = {}
     reasons: dict[str, str] = {}

@@ -264,3 +264,10 @@ def test_a_row_that_is_no_passage_is_named(run: Run, tmp_path: Path, line: str) 
     with pytest.raises(InputError, match=rf"{file}, row 2: no passage with id and text"):
         import_passages(run, [str(file)], THEME)
     assert not run.table("chunks").exists()
+
+
+def test_a_row_of_lists_too_deep_is_named_by_file_and_row(tmp_path: Path) -> None:
+    file = tmp_path / "deep.jsonl"
+    file.write_text("[" * 200_000 + "\n")
+    with pytest.raises(InputError, match=r"deep\.jsonl, row 1: .*too deep"):
+        import_passages(Run(str(tmp_path), "test"), [str(file)], THEME)
