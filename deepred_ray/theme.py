@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TypeVar
 
 from deepred_ray.errors import InputError
 from deepred_ray.text.anachronism import Gate, Term, parse_terms
-from deepred_ray.text.items import KINDS, Item, parse_items
+from deepred_ray.text.items import KINDS, Item, distinct, parse_items
 from deepred_ray.text.personas import Component, Persona, parse_components, parse_personas
 from deepred_ray.text.phrasebook import Phrasebook, parse_axes, parse_openings, parse_questions, parse_requests, parse_voice
 from deepred_ray.text.rubric import Axis, parse_rubric
@@ -238,9 +238,9 @@ class Theme:
     @cached_property
     def evaluation(self) -> tuple[Item, ...]:
         """The evaluation prompts, kind by kind."""
-        for file in EVALUATION:  # each alone, so that an error names its file and the line there
-            self.parsed(file, parse_items)
-        return self.parsed(EVALUATION[0], lambda _: parse_items("\n".join(self.read(file) for file in EVALUATION)))
+        # Each alone, so that an error names its file and the line there.
+        items = [item for file in EVALUATION for item in self.parsed(file, parse_items)]
+        return self.parsed(EVALUATION[0], lambda _: distinct(items))
 
     def reference(self, name: str) -> tuple[str, ...]:
         """Texts that style is measured against: `persona`, `neutral` (modern) or `prose` (of before the cutoff); a paragraph

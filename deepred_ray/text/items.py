@@ -1,11 +1,12 @@
 """Evaluation prompts: what is asked, of which kind, with which answer keys; and a choice of them."""
 
-import json
 import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from deepred_ray.text.jsonl import json_value
 
 KINDS = ("style", "temporal", "persona")
 
@@ -45,14 +46,19 @@ def parse_items(jsonl: str) -> tuple[Item, ...]:
         if not line.strip():
             continue
         try:
-            fields = json.loads(line)
+            fields = json_value(line)
             patterns = {key: tuple(re.compile(p, re.IGNORECASE) for p in fields.pop(key)) for key in ("accept", "leak")}
             item = Item(**{**fields, **patterns, "lead": tuple(fields.get("lead", ()))})
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, re.error) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, re.error) as error:
             raise ValueError(f"evaluation prompts, line {number}: {error!r}") from error
         if item.kind not in KINDS:
             raise ValueError(f"evaluation prompts, line {number}: kind {item.kind!r} is none of {', '.join(KINDS)}")
         items.append(item)
+    return distinct(items)
+
+
+def distinct(items: Sequence[Item]) -> tuple[Item, ...]:
+    """The items as they are. Raises ValueError if an id is used twice."""
     repeated = [name for name, uses in Counter(item.id for item in items).items() if uses > 1]
     if repeated:
         raise ValueError(f"evaluation prompts: ids used twice: {', '.join(repeated)}")
