@@ -236,6 +236,11 @@ class SynthesizeConfig(Section):
     resources: Resources = operational(Resources())
     """Of each engine, the judge's too."""
 
+    @property
+    def fewest_engines(self) -> int:
+        """Engine actors that must be there for the work to begin."""
+        return min(self.engines_least or self.engines, self.engines)
+
 
 class TrainConfig(Section):
     """Fine-tune the model with LoRA under Ray Train."""

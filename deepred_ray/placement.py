@@ -85,18 +85,16 @@ def demands(config: Config, stage: str) -> list[list[Demand]]:
         return [[Demand("chunking task", 1, bundle(config.corpus.resources), "`corpus.resources`")]]
     if stage == "synthesize":
         settings = config.synthesize
-        engines = min(settings.engines_least or settings.engines, settings.engines)
-        own = 0 if settings.endpoint else settings.tensor_parallel
-        return [[Demand("engine", engines, bundle(settings.resources, own), "`synthesize.engines` or `synthesize.resources`")]]
+        each = bundle(settings.resources, 0 if settings.endpoint else settings.tensor_parallel)
+        return [[Demand("engine", settings.fewest_engines, each, "`synthesize.engines` or `synthesize.resources`")]]
     if stage == "train":
         tokenizing = Demand("tokenizing actor", 1, {"CPU": TOKENIZING_CPUS}, "")
         workers = bundle(config.train.resources, 1)
         return [[tokenizing], [Demand("training worker", config.train.workers, workers, "`train.workers` or `train.resources`")]]
     if stage == "export":
         return [[Demand("merging task", 1, bundle(config.export.resources), "`export.resources`")]]
-    engines = min(config.synthesize.engines_least or config.synthesize.engines, config.synthesize.engines)
     each = bundle(config.evaluate.resources, config.synthesize.tensor_parallel)
-    return [[Demand("engine", engines, each, "`synthesize.engines` or `evaluate.resources`")]]
+    return [[Demand("engine", config.synthesize.fewest_engines, each, "`synthesize.engines` or `evaluate.resources`")]]
 
 
 def require(config: Config, stages: Sequence[str]) -> None:
@@ -106,22 +104,22 @@ def require(config: Config, stages: Sequence[str]) -> None:
         DeepredError: no node is as large as a unit of some stage, or all nodes together have room for too few.
     """
     nodes = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
-    for stage in stages:
-        for step in demands(config, stage):
-            if fits(step, nodes):
-                continue
-            if fits(step, nodes + nodes_to_come(sum(demand.count for demand in step))):
-                say(f"  [yellow]{stage} waits for nodes[/yellow]: it wants {listed(step)}, which the autoscaler may bring")
-                continue
-            cure = f"Lower {step[-1].lower}, or add nodes" if step[-1].lower else "Add nodes"
-            raise DeepredError(
-                f"{stage} wants {listed(step)} at once, and the cluster has {shortage(step, nodes)}",
-                f"{cure}; `ray status` shows what there is.",
-            )
+    steps = [(stage, step) for stage in stages for step in demands(config, stage)]
+    for stage, step in steps:
+        if fits(step, nodes):
+            continue
+        if fits(step, nodes + nodes_to_come(sum(demand.count for demand in step))):
+            say(f"  [yellow]{stage} waits for nodes[/yellow]: it wants {listed(step)}, which the autoscaler may bring")
+            continue
+        cure = f"Lower {step[-1].lower}, or add nodes" if step[-1].lower else "Add nodes"
+        raise DeepredError(
+            f"{stage} wants {listed(step)} at once, and the cluster has {shortage(step, nodes)}",
+            f"{cure}; `ray status` shows what there is.",
+        )
     free = free_resources()
-    for stage in stages:
-        if held := next((step for step in demands(config, stage) if fits(step, nodes) and not fits(step, free)), None):
-            say(f"  [yellow]the cluster is busy[/yellow]: {stage} waits for {listed(held)}; `ray status` shows who has it")
+    for stage, step in steps:
+        if fits(step, nodes) and not fits(step, free):
+            say(f"  [yellow]the cluster is busy[/yellow]: {stage} waits for {listed(step)}; `ray status` shows who has it")
             return
 
 

@@ -59,7 +59,7 @@ def on_engines(
         fn_constructor_args=arguments,
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(
-            min_size=min(settings.engines_least or settings.engines, settings.engines),
+            min_size=settings.fewest_engines,
             max_size=settings.engines,
             max_tasks_in_flight_per_actor=at_once,
             max_concurrent_calls_per_actor=at_once,
