@@ -49,8 +49,8 @@ def run_stages(config: Config, stages: Sequence[str], *, fresh: bool) -> list[Ma
         for stage in stages:
             identity, growth = settings_of(config, stage, hashes)
             manifest = run.manifest(stage)
-            decide(stage, run.begun(stage), manifest, identity, growth, {})
-            if left or manifest is None or manifest.growth != growth:
+            state = decide(stage, run.begun(stage), manifest, identity, growth, manifest.inputs if manifest else {})
+            if left or state != "skip":
                 left.append(stage)
         placement.require(config, left)
         (run.folder / "config.json").write_json(config.model_dump(mode="json"))
