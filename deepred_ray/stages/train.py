@@ -218,7 +218,6 @@ def watch(run: Run, noted: dict[int, Row], board: Any, meter: Meter, stop: threa
         rows = [row for row in ray.get(board.take.remote()) if noted.get(row["step"]) != row]
         for row in rows:
             noted[row["step"]] = row
-        for row in rows:
             for name, figure in SHOWN.items():
                 if row.get(figure) is not None:
                     metrics.show(f"deepred_train_{name}", row[figure])
