@@ -1,29 +1,16 @@
 """The example of a second theme as a user runs it: its configuration file, real vLLM, LoRA, GGUF and evaluation."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import other_theme
 import pytest
+from test_whole_run import deepred
 
 pytestmark = [pytest.mark.e2e, pytest.mark.nightly, pytest.mark.timeout(2400)]
 
 
-def deepred(*words: str, root: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "deepred_ray", *words, "--data-root", str(root)],
-        capture_output=True,
-        text=True,
-        timeout=2100,
-        check=False,
-        cwd=other_theme.ROOT,
-        env=os.environ | {"COLUMNS": "160"},
-    )
-
-
-def test_a_second_theme_is_run_by_its_data_files_alone(tmp_path: Path) -> None:
+def test_a_second_theme_is_run_by_its_data_files_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(other_theme.ROOT)
     done = deepred("run", "--config", "examples/keeper.toml", "--debug", root=tmp_path)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     run = tmp_path / "keeper"

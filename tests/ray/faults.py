@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -196,20 +195,15 @@ def told(config: Config, stage: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @contextlib.contextmanager
-def when_begun(run: Run, stage: str, strike: Callable[[], None]) -> Iterator[None]:
-    """Call `strike` once the stage has been begun by the block, before its first row; the block must live to see it."""
-    begun = Path(run.folder.path, stage, "begun.json")
-    begun.unlink(missing_ok=True)
+def striking(strike: Callable[[], bool], missed: str) -> Iterator[None]:
+    """Call `strike` again and again while the block lasts, until it says that it struck; the block must live to see it."""
     ended = threading.Event()
     struck: list[bool] = []
 
     def watch() -> None:
-        while not ended.is_set():
-            if begun.exists():
-                strike()
+        while not struck and not ended.wait(0.002):
+            if strike():
                 struck.append(True)
-                return
-            time.sleep(0.002)
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -218,7 +212,23 @@ def when_begun(run: Run, stage: str, strike: Callable[[], None]) -> Iterator[Non
     finally:
         ended.set()
         thread.join()
-    assert struck
+    assert struck, missed
+
+
+@contextlib.contextmanager
+def when_begun(run: Run, stage: str, strike: Callable[[], None]) -> Iterator[None]:
+    """Call `strike` once the stage has been begun by the block, before its first row; the block must live to see it."""
+    begun = Path(run.folder.path, stage, "begun.json")
+    begun.unlink(missing_ok=True)
+
+    def strike_once() -> bool:
+        if not begun.exists():
+            return False
+        strike()
+        return True
+
+    with striking(strike_once, f"{stage} was not begun"):
+        yield
 
 
 # --- processes
@@ -237,24 +247,15 @@ def workers(named: str) -> list[int]:
 @contextlib.contextmanager
 def killing(named: str, ready: Callable[[], bool] = lambda: True) -> Iterator[None]:
     """Kill one worker that is at this, once `ready`; the block must live to see it."""
-    ended = threading.Event()
-    killed: list[int] = []
 
-    def watch() -> None:
-        while not killed and not ended.is_set():
-            if ready() and (pids := workers(named)):
-                os.kill(pids[0], signal.SIGKILL)
-                killed.append(pids[0])
-            time.sleep(0.01)
+    def kill() -> bool:
+        if not ready() or not (pids := workers(named)):
+            return False
+        os.kill(pids[0], signal.SIGKILL)
+        return True
 
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
+    with striking(kill, f"no process was at {named}"):
         yield
-    finally:
-        ended.set()
-        thread.join()
-    assert killed, f"no process was at {named}"
 
 
 # --- disks

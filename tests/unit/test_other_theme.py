@@ -134,6 +134,12 @@ def test_what_may_be_left_out_is_nothing_or_common(copy: Path) -> None:
     assert first.era.check("It happened in 1903; the Titanic is lost.") is None
 
 
+def spoil(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
 SPOILT = [
     ("theme.toml", 'name = "keeper"', "name = 5", "name 5 is to be of letters"),
     ("theme.toml", "cutoff_year = 1891", "cutoff_year = 91", "cutoff_year 91 is not a year"),
@@ -163,9 +169,7 @@ SPOILT = [
 def test_an_error_names_file_and_row(
     file: str, old: str, new: str, message: str, copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = (copy / file).read_text()
-    assert old in text
-    (copy / file).write_text(text.replace(old, new))
+    spoil(copy / file, old, new)
     status, told = report(copy, capsys)
     assert status == 1
     assert re.search(rf"^NOT .*mine: {re.escape(file)}: .*{message}", told, re.M), told
@@ -207,9 +211,7 @@ CROOKED = [
 def test_files_that_contradict_each_other_are_told(
     file: str, old: str, new: str, name: str, message: str, copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = (copy / file).read_text()
-    assert old in text
-    (copy / file).write_text(text.replace(old, new))
+    spoil(copy / file, old, new)
     status, told = report(copy, capsys)
     assert status == 1
     assert [line for line in told.splitlines() if line.startswith(f"NOT  {name:<22}") and message in line], told
