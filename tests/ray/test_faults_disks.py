@@ -3,13 +3,17 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from faults import Disk, Whole, begin_before, bring, same, scripted_engines, told, when_begun
 
 from deepred_ray.config import Config
 from deepred_ray.runs import STAGES, Run
+from deepred_ray.schema import ANSWERS
+from deepred_ray.storage import rows_table
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+MARK = 4321  # tokens; no answer has so many
 FULL, READ_ONLY = "No space left on device", "Read-only file system"
 # Bytes: enough for a part of what a stage writes.
 LEFT = {"acquire": 30_000, "corpus": 100_000, "synthesize": 350_000, "train": 150_000, "export": 400_000, "evaluate": 160_000}
@@ -24,8 +28,21 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 def shards(run: Run) -> dict[str, bytes]:
     """The rows that a stage had written, which it must keep."""
-    tables = ("books", "chunks", "candidates", "answers")
+    tables = ("books", "chunks", "candidates")
     return {file.path: file.read_bytes() for table in tables for file in run.table(table).files(".parquet")}
+
+
+def mark_answers(run: Run) -> int:
+    """Give the evaluation's answers so far a mark, which they lose if they are asked for again; their number."""
+    rows = run.table("answers").read_table(ANSWERS).to_pylist()
+    run.table("answers").delete()
+    run.table("answers").write_table(rows_table([row | {"tokens": MARK} for row in rows], ANSWERS), "kept")
+    return len(rows)
+
+
+def marked(run: Run) -> int:
+    tokens = pq.read_table(run.scratch / "evaluation" / "responses.parquet")["tokens"].to_pylist()
+    return tokens.count(MARK)
 
 
 @pytest.mark.nightly
@@ -51,6 +68,8 @@ def test_a_disk_that_fails_in_a_stage_costs_nothing_but_time(
     assert run.manifest(stage) is None
     written = shards(run)
     mend()
+    kept = mark_answers(run) if stage == "evaluate" else 0
     bring(small, stage)
     assert written.items() <= shards(run).items()
+    assert stage != "evaluate" or marked(run) == kept
     assert same(run, undisturbed, stage)

@@ -22,8 +22,8 @@ PLACE = {"cpus": 1, "custom": {"place": 1}}  # only the node that will be lost h
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    """A head, where the drivers are."""
+def cluster(local_ray: str) -> Iterator[Cluster]:
+    """A head, where the drivers are; made after the Ray of this process, which settles what address and token all nodes have."""
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": STORE_BYTES})
     yield cluster
     cluster.shutdown()
@@ -120,12 +120,14 @@ def test_a_lost_node_costs_its_own_work_at_most(cluster: Cluster, whole: Whole, 
 
 # --- a full object store
 
-BALLAST = """
+CONNECT = """
 import sys, time
 import ray
 from deepred_ray.cluster import connect
 from deepred_ray.config import RayConfig
 connect(RayConfig(address=sys.argv[1]))
+"""
+BALLAST = f"""{CONNECT}
 held, size = [], 8 * 2**20
 while size > 2**16:
     try:
@@ -135,10 +137,18 @@ while size > 2**16:
 print("full", flush=True)
 time.sleep(600)
 """
+ROOM = f"""{CONNECT}
+while True:
+    try:
+        ray.put(bytes({STORE_BYTES // 2}))
+        break
+    except ray.exceptions.RayError:
+        time.sleep(0.5)
+"""
 
 
 @pytest.fixture(scope="module")
-def cramped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def cramped(local_ray: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a Ray whose object store spills to a disk of 2 MiB."""
     disk = Disk(tmp_path_factory.mktemp("spill"))
     disk.fill(2 * 2**20)
@@ -154,7 +164,7 @@ def full_store(cramped: str) -> Iterator["subprocess.Popen[str]"]:
     """A driver that fills the object store of that Ray for as long as it lives."""
     ballast = subprocess.Popen([sys.executable, "-c", BALLAST, cramped], stdout=subprocess.PIPE, text=True)
     assert ballast.stdout
-    assert ballast.stdout.readline() == "full\n"
+    assert any(line == "full\n" for line in ballast.stdout)  # Ray has its word, too
     yield ballast
     ballast.kill()
     ballast.wait()
@@ -169,6 +179,8 @@ def runs_into_a_full_store(address: str, ballast: "subprocess.Popen[str]", confi
     assert "Traceback" not in said
     ballast.kill()
     ballast.wait()
+    # Ray takes its time to notice that the owner of the ballast is gone.
+    subprocess.run([sys.executable, "-c", ROOM, address], check=True, timeout=120, capture_output=True)
     if status:
         assert Run(config.root, config.run).manifest(stage) is None
         with driving(address, config, folder, stage) as driver:
