@@ -160,7 +160,7 @@ def find_known(error: BaseException) -> DeepredError | None:
         if isinstance(current, DeepredError):
             # Ray's copy is of both types; its text is a worker's traceback, its fields are ours.
             return DeepredError(current.message, current.cure) if hasattr(current, "message") else None
-        lost = lost or loss(current)
+        lost = loss(current) or lost  # the innermost: what wraps it says where it was, not what it is
         todo += [getattr(current, "cause", None), current.__cause__, current.__context__]
         todo += list(getattr(current, "worker_failures", {}).values())
     # What a function mapped by Ray Data raised arrives as the text of a traceback only.

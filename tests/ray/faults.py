@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,11 @@ class Whole:
             scripted_engines(patch)
             run_stages(self.config, STAGES[: STAGES.index(stage) + 1], fresh=False)
         return self.run
+
+
+def some_nightly(values: Sequence[Any], always: Sequence[Any]) -> list[Any]:
+    """Parameters of a test, of which only those in `always` are for every change."""
+    return [value if value in always else pytest.param(value, marks=pytest.mark.nightly) for value in values]
 
 
 # --- what came of a run

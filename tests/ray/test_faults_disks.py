@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from faults import Disk, Whole, begin_before, bring, same, scripted_engines, told, when_begun
+from faults import Disk, Whole, begin_before, bring, same, scripted_engines, some_nightly, told, when_begun
 
 from deepred_ray.config import Config
 from deepred_ray.runs import STAGES, Run
@@ -45,8 +45,7 @@ def marked(run: Run) -> int:
     return tokens.count(MARK)
 
 
-@pytest.mark.nightly
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", some_nightly(STAGES, always=["acquire", "corpus"]))
 @pytest.mark.parametrize("said", [FULL, READ_ONLY])
 def test_a_disk_that_fails_in_a_stage_costs_nothing_but_time(
     said: str,

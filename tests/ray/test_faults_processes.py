@@ -41,7 +41,6 @@ def lift_later(mirror: FaultyMirror) -> None:
     mirror.lift()
 
 
-@pytest.mark.nightly
 @pytest.mark.usefixtures("local_ray")
 def test_a_killed_chunking_task_is_done_again(configure: Configure, sample_run: Run, tmp_path: Path) -> None:
     add_books(sample_run, 40)

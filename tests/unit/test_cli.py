@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.exceptions import OutOfDiskError, WorkerCrashedError
+from ray.exceptions import OutOfDiskError, RayTaskError, WorkerCrashedError
 
 from deepred_ray import cli, console, models, pipeline
 from deepred_ray.cli import STAGE_HELP, TOOL_HELP, find_known, main
@@ -155,7 +155,12 @@ def test_what_ray_lost_is_told_with_how_to_go_on() -> None:
     died = RuntimeError("outer")
     died.__cause__ = WorkerCrashedError()
     full = OutOfDiskError("put")
-    for error, said in ((died, "a worker process of Ray was lost: The worker died"), (full, "Ray's object store is full")):
+    in_task = RayTaskError("fetch", "Traceback (most recent call last):\nOutOfDiskError: put", full).as_instanceof_cause()
+    for error, said in (
+        (died, "a worker process of Ray was lost: The worker died"),
+        (full, "Ray's object store is full, and so is the disk that it spills to: put"),
+        (in_task, "Ray's object store is full, and so is the disk that it spills to: put"),
+    ):
         known = find_known(error)
         assert known is not None
         assert known.message.startswith(said)
