@@ -20,7 +20,6 @@ SPACE = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.nightly,
     pytest.mark.skipif(
         subprocess.run([*SPACE, "true"], capture_output=True).returncode != 0, reason="no mount namespace may be made here"
     ),
@@ -52,9 +51,11 @@ def address(folder: Path) -> Iterator[str]:
     address = f"127.0.0.1:{gcs}"
     with ExitStack() as nodes:
 
-        def start(name: str, words: Sequence[str], mounts: str = "true", **more: str) -> None:
+        def start(name: str, number: int, words: Sequence[str], mounts: str = "true", **more: str) -> None:
+            """With an address and a folder of its own: nodes that share them take each other's sockets as they start."""
             agent, metrics = ports.pop(), ports.pop()
             ray = [RAY, "start", "--block", f"--node-name={name}", "--num-gpus=0", "--object-store-memory=80000000", *words]
+            ray += [f"--node-ip-address=127.0.0.{number}", f"--temp-dir={folder}/{number}"]
             ray += ["--disable-usage-stats", f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}"]
             with (folder / f"{name}.log").open("wb") as log:
                 node = subprocess.Popen(
@@ -67,12 +68,12 @@ def address(folder: Path) -> Iterator[str]:
             nodes.callback(end, node)
 
         head = ["--head", f"--port={gcs}", f"--ray-client-server-port={client}", "--num-cpus=0"]
-        start("head", [*head, "--include-dashboard=false", f"--temp-dir={folder}"])
+        start("head", 1, [*head, "--include-dashboard=false"])
         wait_for(folder / "head.log")
         join = [f"--address={address}", "--num-cpus=1"]
         mounts = f"mount -t tmpfs -o size=96m tmpfs /dev/shm; mount -t tmpfs tmpfs {folder}/runs"
-        start("odd", join, mounts, PYTHONPATH=str(folder / "older"))
-        start("broken", join, PYTHONPATH=str(folder / "broken"))
+        start("odd", 2, join, mounts, PYTHONPATH=str(folder / "older"))
+        start("broken", 3, join, PYTHONPATH=str(folder / "broken"))
         for name in ("odd", "broken"):
             wait_for(folder / f"{name}.log")
         yield address
