@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from deepred_ray import metrics, models
+from deepred_ray import logs, metrics, models
 from deepred_ray.config import Config
 from deepred_ray.console import Meter
 from deepred_ray.endpoint import EndpointEngine
@@ -239,11 +239,13 @@ class AskPrompts:
         self.engine = RestartingEngine(make_engine, source)
 
     async def __call__(self, batch: Mapping[str, Sequence[Any]]) -> AsyncIterator[pa.Table]:
+        logs.enter("evaluate")
         started = time.time()
         rows = await asyncio.gather(*(self.answer(row) for row in read_block(self.todo, batch, ASKED)))
         ended = time.time()
         name = shard_name("/".join(map(str, key_of(row))) for row in rows)
         await asyncio.to_thread(lambda: self.answers.write_table(rows_table(rows, ANSWERS), name))
+        logs.note("rows written", rows=len(rows))
         tokens = sum(row["tokens"] for row in rows)
         yield pa.table({"count": [len(rows)], "tokens": [tokens], "started": [started], "ended": [ended]})
 

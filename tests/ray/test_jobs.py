@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import faults
 import psutil
 import pytest
 import requests
-import tiny
 from mirrors import FaultyMirror, many_books
 
 from deepred_ray.runs import Run
@@ -51,6 +51,10 @@ epochs = 1
 precision = "f32"
 max_tokens = 2048
 resources = {{ cpus = 1.5 }}
+[evaluate]
+prompts = 20
+retests = 0
+texts = 2
 """  # of 1.5 CPUs a node of two has room for one
 
 pytestmark = pytest.mark.ray
@@ -239,7 +243,7 @@ def test_every_stage_is_spread_over_the_nodes_and_goes_on_after_it_was_stopped(
     head = next(node for node, is_head in nodes_of(job_server).items() if is_head)
     workers = nodes_of(job_server).keys() - {head}
     ids = many_books(tmp_path / "mirror", 24)
-    model = tiny.write_model(tmp_path / "model")
+    model = faults.write_model(tmp_path / "model")
     for name in ("driver.py", "scripted.py"):
         shutil.copy(ROOT / "tests/ray" / name, working_dir)
     run = Run(str(tmp_path / "runs"), "spread")
@@ -299,6 +303,16 @@ def test_every_stage_is_spread_over_the_nodes_and_goes_on_after_it_was_stopped(
     assert ledger("train") == (60, 60)
     assert rows_by_node(run, "train", "worker started") == Counter(workers)
     assert (run.local_copy("adapter") / "adapter_model.safetensors").is_file()
+
+    # The whole pipeline: of its stages, the two that are left.
+    done = submit(job_server, working_dir, "whole", OFF_THE_HEAD, "python", "driver.py", "run", "--config", "test.toml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ask(job_server, "whole")["driver_node_id"] in workers
+    assert sum(rows_by_node(run, stage, "stage skipped").total() > 0 for stage in STAGES) == 4
+    assert (ledger("export"), ledger("evaluate")) == ((1, 1), (20, 20))
+    answered = rows_by_node(run, "evaluate")
+    assert answered.keys() <= workers
+    assert answered.total() == 3 * 20  # by the base, the base with the persona's prompt, and the tuned model
 
 
 def test_what_the_cluster_can_never_hold_is_refused_at_once(job_server: str, working_dir: Path, tmp_path: Path) -> None:
