@@ -139,13 +139,16 @@ def trained(run: Run) -> dict[str, Any]:
 
 
 def exported(run: Run) -> dict[str, Any]:
-    files = [*run.scratch.glob("gguf/*/*.gguf"), run.scratch / "merged" / "model.safetensors"]
+    manifest = run.manifest("export")
+    assert manifest is not None
+    made = [file["path"].rsplit("/", 1) for file in manifest.outputs["gguf"].values()]
+    files = [run.local_copy("merged") / "model.safetensors", *(run.local_copy(folder) / name for folder, name in made)]
     assert not list(run.scratch.glob(".*.draft"))
     return {"files": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}}
 
 
 def evaluated(run: Run) -> dict[str, Any]:
-    rows = pq.read_table(run.scratch / "evaluation" / "responses.parquet").to_pylist()
+    rows = pq.read_table(run.local_copy("evaluation") / "responses.parquet").to_pylist()
     once([(row["system"], row["prompt_id"], row["draw"]) for row in rows])
     return {"answers": sorted((row["system"], row["prompt_id"], row["answer"]) for row in rows)}
 
