@@ -55,7 +55,7 @@ def check_persona(run: Path) -> None:
     assert all(system.startswith("You are Silas Wray") for system in systems)
     for line in lines:
         for message in line["messages"][2::2]:
-            assert re.search(r"\b(?:I|my|me|mine|myself|keeper)\b", message["content"]), message
+            assert re.search(r"\b(?:I|[Mm]y|[Mm]e|[Mm]ine|[Mm]yself|[Kk]eeper)\b", message["content"]), message
     assert {line["id"].split("-")[0] for line in lines} == {"watch", "water"}
     dataset, adapter = (run / "dataset" / "README.md").read_text(), (run / "adapter" / "README.md").read_text()
     assert "in the voice of Silas Wray, who knows nothing of 1891" in dataset
