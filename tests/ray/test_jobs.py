@@ -308,7 +308,7 @@ def test_every_stage_is_spread_over_the_nodes_and_goes_on_after_it_was_stopped(
     done = submit(job_server, working_dir, "whole", OFF_THE_HEAD, "python", "driver.py", "run", "--config", "test.toml")
     assert done.returncode == 0, done.stdout + done.stderr
     assert ask(job_server, "whole")["driver_node_id"] in workers
-    assert sum(rows_by_node(run, stage, "stage skipped").total() > 0 for stage in STAGES) == 4
+    assert [stage for stage in STAGES if rows_by_node(run, stage, "stage skipped")] == ["acquire", "corpus", "synthesize", "train"]
     assert (ledger("export"), ledger("evaluate")) == ((1, 1), (20, 20))
     answered = rows_by_node(run, "evaluate")
     assert answered.keys() <= workers
